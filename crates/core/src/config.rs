@@ -1,0 +1,47 @@
+//! What an operator may set: variables of the deployment, read once per isolate.
+//!
+//! A bad value is answered on every request as `MISCONFIGURED`, naming the variable; nothing is
+//! served with a limit that nobody asked for.
+
+use protocol::error::{ApiError, ErrorCode};
+use protocol::limits::Limits;
+use worker::Env;
+
+/// Who may call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// Everybody may do everything: for local use.
+    None,
+}
+
+/// The parsed variables.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Limits that have a variable.
+    pub limits: Limits,
+    /// Mode of the deployment.
+    pub auth: Auth,
+}
+
+impl Config {
+    /// Reads the variables.
+    ///
+    /// # Errors
+    /// `MISCONFIGURED`, naming the variable, its value and what it may be.
+    pub fn from_env(env: &Env) -> Result<Self, ApiError> {
+        let variable = |name: &str| env.var(name).ok().map(|value| value.to_string());
+        let limits = Limits::from_vars(variable).map_err(|error| misconfigured(error.to_string()))?;
+        let auth = match variable("AUTH").as_deref() {
+            Some("none") => Auth::None,
+            Some(other) => {
+                return Err(misconfigured(format!("AUTH is `{other}`; this build knows `none`.")));
+            }
+            None => return Err(misconfigured("AUTH is not set; this build knows `none`.".into())),
+        };
+        Ok(Self { limits, auth })
+    }
+}
+
+fn misconfigured(message: String) -> ApiError {
+    ApiError::new(ErrorCode::Misconfigured, message)
+}

@@ -1,0 +1,65 @@
+//! The few platform calls that the `worker` crate does not bind, and shorthands for JavaScript.
+
+use protocol::time::UnixMillis;
+use wasm_bindgen::prelude::*;
+
+#[wasm_bindgen]
+extern "C" {
+    /// `ctx.storage`, with the calls that have to run in the middle of a decision.
+    #[derive(Clone)]
+    pub(crate) type Storage;
+
+    #[wasm_bindgen(method, getter)]
+    pub(crate) fn sql(this: &Storage) -> Sql;
+
+    #[wasm_bindgen(method, catch, js_name = transactionSync)]
+    pub(crate) fn transaction_sync(
+        this: &Storage,
+        body: &mut dyn FnMut() -> Result<JsValue, JsValue>,
+    ) -> Result<JsValue, JsValue>;
+
+    #[wasm_bindgen(method, catch, js_name = setAlarm)]
+    pub(crate) fn set_alarm(this: &Storage, at_ms: f64) -> Result<js_sys::Promise, JsValue>;
+
+    #[wasm_bindgen(method, catch)]
+    pub(crate) fn sync(this: &Storage) -> Result<js_sys::Promise, JsValue>;
+
+    /// `ctx.storage.sql`.
+    #[derive(Clone)]
+    pub(crate) type Sql;
+
+    #[wasm_bindgen(method, catch, variadic)]
+    pub(crate) fn exec(
+        this: &Sql,
+        query: &str,
+        params: &js_sys::Array,
+    ) -> Result<SqlCursor, JsValue>;
+
+    /// Result of a statement.
+    pub(crate) type SqlCursor;
+
+    #[wasm_bindgen(method, catch)]
+    pub(crate) fn raw(this: &SqlCursor) -> Result<SqlRows, JsValue>;
+
+    /// Iterator over rows as arrays of columns.
+    pub(crate) type SqlRows;
+
+    #[wasm_bindgen(method, catch, js_name = toArray)]
+    pub(crate) fn to_array(this: &SqlRows) -> Result<js_sys::Array, JsValue>;
+}
+
+/// The platform's clock. It stands still between I/O in production.
+pub(crate) fn now() -> UnixMillis {
+    UnixMillis(js_sys::Date::now() as u64)
+}
+
+/// A random number below 2^32.
+pub(crate) fn random() -> u64 {
+    (js_sys::Math::random() * 4_294_967_296.0) as u64
+}
+
+/// What a JavaScript error says.
+pub(crate) fn message(error: &JsValue) -> String {
+    let message = js_sys::Reflect::get(error, &JsValue::from_str("message")).ok();
+    message.and_then(|text| text.as_string()).unwrap_or_else(|| format!("{error:?}"))
+}

@@ -1,0 +1,20 @@
+//! Streams on Workers: the stream's Durable Object and the edge in front of it.
+//!
+//! - [`object`] is [`StreamObject`]: it loads a stream, asks the engine, commits, and only then
+//!   answers and wakes readers.
+//! - [`edge`] runs where the client is: it finds the object of a path, passes requests on
+//!   untouched, and turns the internal socket of a live reader into SSE or long-poll answers.
+//! - [`request`] parses headers into the engine's types; [`respond`] is the one way back.
+//!
+//! # Invariants
+//! Nothing here decides what happens to a stream: that is the engine. Nothing here panics: a trap
+//! resets every request of the isolate. No `RefCell` is borrowed across an await.
+
+pub mod config;
+pub mod edge;
+mod js;
+pub mod object;
+mod request;
+mod respond;
+
+pub use object::StreamObject;

@@ -1,0 +1,132 @@
+//! Delete and expiry (PROTOCOL §5.4), and the erasing of what is left of dead lives.
+//!
+//! A life that forks still reference becomes soft-deleted. Any other is buried: one commit makes
+//! it invisible, writes the tombstone, and either erases its few rows or leaves them to the duty
+//! `Erase`, which works in bounded steps while the path may already live again.
+
+use protocol::time::UnixMillis;
+
+use crate::life::{Life, Phase, Tombstone};
+use crate::load::{KEY_END, LIVES_MAX};
+use crate::log::{Duty, Key, Log, LogError, Release, Write};
+use crate::stream::{Missing, Stream};
+
+/// Rows erased in one step.
+const ERASE_ROWS: u32 = 256;
+
+/// What became of a deleted stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deleted {
+    /// Gone; the path is free.
+    Buried,
+    /// 410 until its last fork is gone.
+    Held,
+}
+
+impl<L: Log> Stream<L> {
+    /// Deletes the stream.
+    ///
+    /// # Errors
+    /// [`Missing`].
+    pub fn delete(&mut self, now: UnixMillis) -> Result<Deleted, Missing> {
+        self.live(now)?;
+        Ok(self.remove(now)?)
+    }
+
+    /// Ends the current life: held for its forks, or buried.
+    pub(crate) fn remove(&mut self, now: UnixMillis) -> Result<Deleted, LogError> {
+        let Some(current) = &mut self.current else { return Ok(Deleted::Buried) };
+        let mut writes = Vec::new();
+        if self.log.forks_of(current.life.generation, 1)? > 0 {
+            current.life.phase = Phase::SoftDeleted;
+            writes.push(Write::Life(current.life.clone()));
+            self.plan_no_duty(&mut writes, Duty::Expire);
+            self.commit(writes)?;
+            return Ok(Deleted::Held);
+        }
+        self.plan_burial(&mut writes, now, Source::Release)?;
+        self.commit(writes)?;
+        Ok(Deleted::Buried)
+    }
+
+    /// Plans the end of the current life for everybody.
+    pub(crate) fn plan_burial(
+        &mut self,
+        writes: &mut Vec<Write<L::Bytes>>,
+        now: UnixMillis,
+        source: Source,
+    ) -> Result<(), LogError> {
+        let Some(current) = &self.current else { return Ok(()) };
+        let mut life = current.life.clone();
+        let tombstone = Tombstone {
+            generation: life.generation.max(self.tombstone.generation),
+            // A close without bytes uses the tail's key.
+            next_base: Key(current.key(current.tail).0.saturating_add(1)),
+        };
+        let keys = life.base..tombstone.next_base;
+        let few = self.log.extents(keys.clone(), ERASE_ROWS + 1)?.len() <= ERASE_ROWS as usize
+            && !self.log.has_producers(life.generation)?;
+        if let (Source::Release, Some(origin)) = (source, &life.origin) {
+            let release = Release {
+                generation: life.generation,
+                source: origin.source.clone(),
+                attempts: 0,
+            };
+            writes.push(Write::Release(release));
+            self.plan_duty(writes, Duty::Release, now);
+        }
+        writes.push(Write::Tombstone(tombstone));
+        if few {
+            writes.push(Write::EraseExtents { keys, rows: ERASE_ROWS });
+            writes.push(Write::DropLife(life.generation));
+        } else {
+            life.phase = Phase::Erasing;
+            writes.push(Write::Life(life));
+            self.plan_duty(writes, Duty::Erase, now);
+        }
+        self.plan_no_duty(writes, Duty::Expire);
+        self.plan_no_duty(writes, Duty::Fork);
+        self.tombstone = tombstone;
+        self.current = None;
+        Ok(())
+    }
+
+    /// One bounded step of erasing dead lives. `true` when there is more to do.
+    pub(crate) fn erase_step(&mut self) -> Result<bool, LogError> {
+        let lives = self.log.lives(LIVES_MAX)?;
+        let mut end = KEY_END;
+        for life in &lives {
+            if life.phase == Phase::Erasing {
+                let done = self.erase_life_step(life, end)?;
+                return Ok(!done || lives.iter().filter(|life| life.phase == Phase::Erasing).count() > 1);
+            }
+            end = life.base;
+        }
+        Ok(false)
+    }
+
+    /// Erases up to [`ERASE_ROWS`] rows of each table of a dead life; `true` when it was the rest.
+    fn erase_life_step(&mut self, life: &Life, end: Key) -> Result<bool, LogError> {
+        let keys = life.base..end;
+        let few = self.log.extents(keys.clone(), ERASE_ROWS + 1)?.len() <= ERASE_ROWS as usize;
+        let mut writes = vec![
+            Write::EraseExtents { keys, rows: ERASE_ROWS },
+            Write::EraseProducers { generation: life.generation, rows: ERASE_ROWS },
+        ];
+        let producers = self.log.has_producers(life.generation)?;
+        if few && !producers {
+            writes.push(Write::DropLife(life.generation));
+        }
+        self.commit(writes)?;
+        Ok(few && !producers)
+    }
+}
+
+/// Whether a buried fork's source is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// It holds, or may hold, a reference.
+    Release,
+    /// It has refused the reference.
+    Unaware,
+}

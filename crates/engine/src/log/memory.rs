@@ -1,0 +1,197 @@
+//! A [`Log`] in memory: the naive implementation that the others are compared with.
+//!
+//! Cloning it is a snapshot, which is how the simulator takes a crash.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use protocol::offset::{Generation, Position};
+use protocol::producer::ProducerId;
+use protocol::time::UnixMillis;
+
+use super::{
+    Blob, Duty, ExtentRow, ForkId, ForkRow, Framing, Key, Log, LogError, ProducerState, Release, Write,
+};
+use crate::life::{Life, Tombstone};
+
+/// Rows by their keys, as the tables of `docs/data-layout.md`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MemoryLog {
+    tombstone: Option<Tombstone>,
+    lives: BTreeMap<Generation, Life>,
+    extents: BTreeMap<Key, (Vec<u8>, Vec<u8>)>,
+    producers: BTreeMap<(Generation, String), (ProducerState, Position)>,
+    forks: BTreeMap<ForkId, ForkRow>,
+    releases: BTreeMap<Generation, Release>,
+    duties: BTreeMap<Duty, UnixMillis>,
+    alarm: Option<UnixMillis>,
+}
+
+impl MemoryLog {
+    /// When the alarm goes off, if it is set.
+    #[must_use]
+    pub fn alarm(&self) -> Option<UnixMillis> {
+        self.alarm
+    }
+
+    /// Takes the alarm, as the platform does before it calls the handler.
+    pub fn take_alarm(&mut self) -> Option<UnixMillis> {
+        self.alarm.take()
+    }
+
+    /// Number of rows in all tables.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        usize::from(self.tombstone.is_some())
+            + self.lives.len()
+            + self.extents.len()
+            + self.producers.len()
+            + self.forks.len()
+            + self.releases.len()
+            + self.duties.len()
+    }
+
+    fn store(&mut self, write: Write<Vec<u8>>) {
+        match write {
+            Write::Tombstone(tombstone) => self.tombstone = Some(tombstone),
+            Write::Life(life) => {
+                self.lives.insert(life.generation, life);
+            }
+            Write::DropLife(generation) => {
+                self.lives.remove(&generation);
+            }
+            Write::Extent { key, head, bytes } => {
+                self.extents.insert(key, (head, bytes));
+            }
+            Write::EraseExtents { keys, rows } => {
+                let doomed: Vec<Key> =
+                    self.extents.range(keys).map(|(key, _)| *key).take(rows as usize).collect();
+                for key in doomed {
+                    self.extents.remove(&key);
+                }
+            }
+            Write::Producer { generation, id, state, as_of } => {
+                self.producers.insert((generation, id.as_str().to_owned()), (state, as_of));
+            }
+            Write::EraseProducers { generation, rows } => {
+                let of_life = self.producers.keys().filter(|(life, _)| *life == generation);
+                let doomed: Vec<_> = of_life.take(rows as usize).cloned().collect();
+                for key in doomed {
+                    self.producers.remove(&key);
+                }
+            }
+            Write::Fork(id, row) => {
+                self.forks.insert(id, row);
+            }
+            Write::DropFork(id) => {
+                self.forks.remove(&id);
+            }
+            Write::Release(release) => {
+                self.releases.insert(release.generation, release);
+            }
+            Write::DropRelease(generation) => {
+                self.releases.remove(&generation);
+            }
+            Write::Duty(duty, due) => {
+                self.duties.insert(duty, due);
+            }
+            Write::DropDuty(duty) => {
+                self.duties.remove(&duty);
+            }
+            Write::Alarm(at) => self.alarm = Some(at),
+        }
+    }
+}
+
+fn row(key: Key, head: &[u8], bytes: &[u8]) -> ExtentRow {
+    ExtentRow { key, length: bytes.len() as u64, head: head.to_vec() }
+}
+
+impl Log for MemoryLog {
+    type Bytes = Vec<u8>;
+
+    fn commit(&mut self, writes: Vec<Write<Vec<u8>>>) -> Result<(), LogError> {
+        for write in writes {
+            self.store(write);
+        }
+        Ok(())
+    }
+
+    fn tombstone(&self) -> Result<Option<Tombstone>, LogError> {
+        Ok(self.tombstone)
+    }
+
+    fn lives(&self, limit: u32) -> Result<Vec<Life>, LogError> {
+        Ok(self.lives.values().rev().take(limit as usize).cloned().collect())
+    }
+
+    fn extents(&self, keys: Range<Key>, limit: u32) -> Result<Vec<ExtentRow>, LogError> {
+        if keys.start >= keys.end {
+            return Ok(Vec::new());
+        }
+        let rows = self.extents.range(keys).take(limit as usize);
+        Ok(rows.map(|(key, (head, bytes))| row(*key, head, bytes)).collect())
+    }
+
+    fn last_extent(&self, keys: Range<Key>) -> Result<Option<ExtentRow>, LogError> {
+        if keys.start >= keys.end {
+            return Ok(None);
+        }
+        let last = self.extents.range(keys).next_back();
+        Ok(last.map(|(key, (head, bytes))| row(*key, head, bytes)))
+    }
+
+    fn read(&self, keys: Range<Key>, framing: Framing) -> Result<Vec<u8>, LogError> {
+        let mut range = Vec::new();
+        let first = self.extents.range(..=keys.start).next_back().map_or(keys.start, |(key, _)| *key);
+        for (key, (_, bytes)) in self.extents.range(first..keys.end.max(first)) {
+            let from = keys.start.0.saturating_sub(key.0);
+            let to = keys.end.0.saturating_sub(key.0);
+            if from < to {
+                range.extend(Blob::slice(bytes, from..to));
+            }
+        }
+        if range.len() as u64 != keys.end.0.saturating_sub(keys.start.0) {
+            let what = format!("extents {}..{} are not covered", keys.start.0, keys.end.0);
+            return Err(LogError::Corrupt(what));
+        }
+        if framing == Framing::JsonArray && range.len() >= 2 {
+            range.truncate(range.len() - 2);
+            range.insert(0, b'[');
+            range.push(b']');
+        }
+        Ok(range)
+    }
+
+    fn producer(
+        &self,
+        generation: Generation,
+        id: &ProducerId,
+    ) -> Result<Option<ProducerState>, LogError> {
+        let row = self.producers.get(&(generation, id.as_str().to_owned()));
+        Ok(row.map(|(state, _)| *state))
+    }
+
+    fn has_producers(&self, generation: Generation) -> Result<bool, LogError> {
+        Ok(self.producers.keys().any(|(life, _)| *life == generation))
+    }
+
+    fn fork(&self, id: &ForkId) -> Result<Option<ForkRow>, LogError> {
+        Ok(self.forks.get(id).cloned())
+    }
+
+    fn forks_of(&self, source: Generation, limit: u32) -> Result<u32, LogError> {
+        let references =
+            |row: &&ForkRow| matches!(row, ForkRow::Referenced { source: life, .. } if *life == source);
+        let count = self.forks.values().filter(references).take(limit as usize).count();
+        Ok(u32::try_from(count).unwrap_or(limit))
+    }
+
+    fn releases(&self, limit: u32) -> Result<Vec<Release>, LogError> {
+        Ok(self.releases.values().take(limit as usize).cloned().collect())
+    }
+
+    fn duties(&self) -> Result<Vec<(Duty, UnixMillis)>, LogError> {
+        Ok(self.duties.iter().map(|(duty, due)| (*duty, *due)).collect())
+    }
+}

@@ -1,0 +1,281 @@
+//! The contract of [`Log`] as tests. Every implementation runs [`run`] on fresh logs.
+//!
+//! Each case is a function from an empty log to nothing, and fails by assertion.
+
+#![allow(clippy::unwrap_used, reason = "a contract suite fails by panicking")]
+
+use std::ops::Range;
+
+use protocol::content_type::ContentType;
+use protocol::headers::StreamSeq;
+use protocol::lifetime::Lifetime;
+use protocol::limits::ROW_BYTES_MAX;
+use protocol::offset::{Generation, Offset, Position};
+use protocol::producer::{Epoch, Producer, ProducerId, Seq};
+use protocol::time::UnixMillis;
+
+use super::{
+    Blob, Duty, ForkId, ForkRow, Framing, Key, Log, LogError, ProducerState, Release, Write,
+};
+use crate::life::{Closed, Inherited, Life, Origin, Phase, Tombstone};
+
+/// Runs every case, each on a log of its own.
+pub fn run<L: Log>(mut fresh: impl FnMut() -> L) {
+    empty_log_knows_nothing(fresh());
+    lives_round_trip(fresh());
+    lives_come_newest_first(fresh());
+    extents_are_read_by_range(fresh());
+    every_range_reads_its_bytes(fresh());
+    json_ranges_become_arrays(fresh());
+    gaps_are_corruption(fresh());
+    large_ranges_read_whole(fresh());
+    any_byte_survives(fresh());
+    erasing_is_bounded_and_idempotent(fresh());
+    producers_belong_to_lives(fresh());
+    relations_round_trip(fresh());
+    duties_round_trip(fresh());
+    a_key_is_written_once_more(fresh());
+}
+
+fn life(generation: u64) -> Life {
+    Life {
+        generation: Generation(generation),
+        base: Key(generation * 1_000),
+        phase: Phase::Live,
+        content_type: ContentType::parse("text/plain; charset=utf-8").unwrap(),
+        lifetime: Lifetime::Unlimited,
+        touched: UnixMillis(1_700_000_000_000),
+        checkpoint: Position(0),
+        seq: None,
+        closed: Closed::No,
+        origin: None,
+    }
+}
+
+fn producer_id(id: &str) -> ProducerId {
+    ProducerId::parse(id).unwrap()
+}
+
+fn extent<B: Blob>(key: u64, bytes: &[u8]) -> Write<B> {
+    Write::Extent { key: Key(key), head: vec![7, key as u8], bytes: B::from_vec(bytes.to_vec()) }
+}
+
+fn keys(range: Range<u64>) -> Range<Key> {
+    Key(range.start)..Key(range.end)
+}
+
+fn read<L: Log>(log: &L, range: Range<u64>) -> Vec<u8> {
+    log.read(keys(range), Framing::Raw).unwrap().to_vec()
+}
+
+fn empty_log_knows_nothing<L: Log>(log: L) {
+    assert_eq!(log.tombstone().unwrap(), None);
+    assert_eq!(log.lives(9).unwrap(), []);
+    assert_eq!(log.extents(keys(0..9), 9).unwrap(), []);
+    assert_eq!(log.last_extent(keys(0..9)).unwrap(), None);
+    assert_eq!(log.producer(Generation(1), &producer_id("p")).unwrap(), None);
+    assert!(!log.has_producers(Generation(1)).unwrap());
+    assert_eq!(log.fork(&ForkId { child: "c".into(), generation: Generation(1) }).unwrap(), None);
+    assert_eq!(log.forks_of(Generation(1), 9).unwrap(), 0);
+    assert_eq!(log.releases(9).unwrap(), []);
+    assert_eq!(log.duties().unwrap(), []);
+    assert!(log.read(keys(5..5), Framing::Raw).unwrap().is_empty());
+}
+
+fn lives_round_trip<L: Log>(mut log: L) {
+    let producer = Producer { id: producer_id("p"), epoch: Epoch(1), seq: Seq((1 << 53) - 1) };
+    let origin = Origin {
+        source: "_default/söurce".into(),
+        source_generation: Generation(3),
+        at: Position(10),
+        requested: Some(Offset { generation: Generation(3), position: Position(9) }),
+        sub_offset: 1,
+        lineage: vec![Inherited { generation: Generation(3), end: Position(10) }],
+    };
+    let full = Life {
+        lifetime: Lifetime::Ttl { seconds: 0 },
+        checkpoint: Position(99),
+        seq: Some(StreamSeq::parse("0042").unwrap()),
+        closed: Closed::By(Some(producer)),
+        origin: Some(origin),
+        phase: Phase::SoftDeleted,
+        ..life(4)
+    };
+    let expiring =
+        Life { lifetime: Lifetime::ExpiresAt { at: UnixMillis(1_800_000_000_001) }, ..life(5) };
+    for stored in [life(3), full, expiring] {
+        log.commit(vec![Write::Life(stored.clone())]).unwrap();
+        assert_eq!(log.lives(1).unwrap(), [stored]);
+    }
+    let tombstone = Tombstone { generation: Generation(5), next_base: Key((1 << 53) - 1) };
+    log.commit(vec![Write::Tombstone(tombstone)]).unwrap();
+    assert_eq!(log.tombstone().unwrap(), Some(tombstone));
+}
+
+fn lives_come_newest_first<L: Log>(mut log: L) {
+    log.commit(vec![Write::Life(life(2)), Write::Life(life(9)), Write::Life(life(5))]).unwrap();
+    let generations = |lives: Vec<Life>| lives.iter().map(|life| life.generation.0).collect::<Vec<_>>();
+    assert_eq!(generations(log.lives(2).unwrap()), [9, 5]);
+    log.commit(vec![Write::DropLife(Generation(9)), Write::DropLife(Generation(9))]).unwrap();
+    assert_eq!(generations(log.lives(5).unwrap()), [5, 2]);
+}
+
+fn extents_are_read_by_range<L: Log>(mut log: L) {
+    log.commit(vec![extent(10, b"abc"), extent(13, b"de"), extent(15, b"")]).unwrap();
+    let rows = log.extents(keys(10..15), 9).unwrap();
+    assert_eq!(rows.iter().map(|row| (row.key.0, row.length)).collect::<Vec<_>>(), [(10, 3), (13, 2)]);
+    assert_eq!(rows[1].head, [7, 13]);
+    assert_eq!(log.extents(keys(0..99), 2).unwrap().len(), 2);
+    assert_eq!(log.extents(keys(11..13), 9).unwrap(), []);
+    let last = log.last_extent(keys(0..99)).unwrap().unwrap();
+    assert_eq!((last.key, last.length), (Key(15), 0));
+    assert_eq!(log.last_extent(keys(0..15)).unwrap().unwrap().end(), Key(15));
+    assert_eq!(log.last_extent(keys(0..10)).unwrap(), None);
+}
+
+fn every_range_reads_its_bytes<L: Log>(mut log: L) {
+    let whole = b"the quick brown fox";
+    let parts = [(100, 0..4), (104, 4..5), (105, 5..16), (116, 16..19)];
+    log.commit(parts.into_iter().map(|(key, range)| extent(key, &whole[range])).collect()).unwrap();
+    for from in 0..=whole.len() {
+        for to in from..=whole.len() {
+            let range = 100 + from as u64..100 + to as u64;
+            assert_eq!(read(&log, range), &whole[from..to], "{from}..{to}");
+        }
+    }
+}
+
+fn json_ranges_become_arrays<L: Log>(mut log: L) {
+    log.commit(vec![extent(0, b"1,\n{},\n"), extent(7, b"\"x\",\n")]).unwrap();
+    let array = |range| log.read(keys(range), Framing::JsonArray).unwrap().to_vec();
+    assert_eq!(array(0..12), b"[1,\n{},\n\"x\"]");
+    assert_eq!(array(3..7), b"[{}]");
+    assert_eq!(array(7..12), b"[\"x\"]");
+}
+
+fn gaps_are_corruption<L: Log>(mut log: L) {
+    log.commit(vec![extent(10, b"abc"), extent(14, b"de")]).unwrap();
+    for range in [9..11, 10..15, 12..15, 15..17, 20..21] {
+        let outcome = log.read(keys(range.clone()), Framing::Raw);
+        assert!(matches!(outcome, Err(LogError::Corrupt(_))), "{range:?}");
+    }
+}
+
+fn large_ranges_read_whole<L: Log>(mut log: L) {
+    let row: Vec<u8> = (0..ROW_BYTES_MAX).map(|at| (at % 251) as u8).collect();
+    let rows = 9;
+    for at in 0..rows {
+        log.commit(vec![extent(at * ROW_BYTES_MAX, &row)]).unwrap();
+    }
+    for framing in [Framing::Raw, Framing::JsonArray] {
+        let bytes = log.read(keys(1..rows * ROW_BYTES_MAX - 1), framing).unwrap().to_vec();
+        assert_eq!(bytes.len() as u64, rows * ROW_BYTES_MAX - 2);
+        let shift = usize::from(framing == Framing::Raw);
+        assert_eq!(bytes[5], row[5 + shift]);
+        assert_eq!(bytes[ROW_BYTES_MAX as usize + 5], row[5 + shift]);
+    }
+}
+
+fn any_byte_survives<L: Log>(mut log: L) {
+    let all: Vec<u8> = (0..=255).collect();
+    log.commit(vec![extent(0, &all), extent(256, &all)]).unwrap();
+    assert_eq!(read(&log, 0..512), [all.as_slice(), &all].concat());
+    assert_eq!(read(&log, 1..500), [&all[1..], &all[..244]].concat());
+}
+
+fn erasing_is_bounded_and_idempotent<L: Log>(mut log: L) {
+    log.commit((0..6).map(|at| extent(at * 2, b"ab")).collect()).unwrap();
+    let erase = || vec![Write::EraseExtents { keys: keys(2..10), rows: 3 }];
+    let left = |log: &L| {
+        log.extents(keys(0..99), 9).unwrap().iter().map(|row| row.key.0).collect::<Vec<_>>()
+    };
+    log.commit(erase()).unwrap();
+    assert_eq!(left(&log), [0, 8, 10]);
+    log.commit(erase()).unwrap();
+    log.commit(erase()).unwrap();
+    assert_eq!(left(&log), [0, 10]);
+}
+
+fn producers_belong_to_lives<L: Log>(mut log: L) {
+    let state = |seq| ProducerState { epoch: Epoch(2), seq: Seq(seq) };
+    let write = |generation, id: &str, seq| Write::Producer {
+        generation: Generation(generation),
+        id: producer_id(id),
+        state: state(seq),
+        as_of: Position(5),
+    };
+    log.commit(vec![write(1, "a", 1), write(1, "b", 2), write(2, "a", 3), write(1, "a", 4)]).unwrap();
+    assert_eq!(log.producer(Generation(1), &producer_id("a")).unwrap(), Some(state(4)));
+    assert_eq!(log.producer(Generation(2), &producer_id("a")).unwrap(), Some(state(3)));
+    assert_eq!(log.producer(Generation(2), &producer_id("b")).unwrap(), None);
+    log.commit(vec![Write::EraseProducers { generation: Generation(1), rows: 1 }]).unwrap();
+    assert!(log.has_producers(Generation(1)).unwrap());
+    log.commit(vec![Write::EraseProducers { generation: Generation(1), rows: 9 }]).unwrap();
+    assert!(!log.has_producers(Generation(1)).unwrap());
+    assert!(log.has_producers(Generation(2)).unwrap());
+}
+
+fn relations_round_trip<L: Log>(mut log: L) {
+    let id = |child: &str| ForkId { child: child.into(), generation: Generation(7) };
+    let referenced = ForkRow::Referenced { source: Generation(3), at: Position(0) };
+    log.commit(vec![
+        Write::Fork(id("a"), referenced.clone()),
+        Write::Fork(id("b"), ForkRow::Refused),
+        Write::Fork(id("c"), referenced.clone()),
+    ])
+    .unwrap();
+    assert_eq!(log.fork(&id("a")).unwrap(), Some(referenced));
+    assert_eq!(log.fork(&id("b")).unwrap(), Some(ForkRow::Refused));
+    assert_eq!(log.forks_of(Generation(3), 9).unwrap(), 2);
+    assert_eq!(log.forks_of(Generation(3), 1).unwrap(), 1);
+    log.commit(vec![Write::DropFork(id("a")), Write::DropFork(id("a"))]).unwrap();
+    assert_eq!(log.forks_of(Generation(3), 9).unwrap(), 1);
+    let release = |generation, attempts| Release {
+        generation: Generation(generation),
+        source: "_default/s".into(),
+        attempts,
+    };
+    log.commit(vec![
+        Write::Release(release(8, 0)),
+        Write::Release(release(7, 0)),
+        Write::Release(release(8, 3)),
+    ])
+    .unwrap();
+    assert_eq!(log.releases(9).unwrap(), [release(7, 0), release(8, 3)]);
+    assert_eq!(log.releases(1).unwrap(), [release(7, 0)]);
+    log.commit(vec![Write::DropRelease(Generation(7))]).unwrap();
+    assert_eq!(log.releases(9).unwrap(), [release(8, 3)]);
+}
+
+fn duties_round_trip<L: Log>(mut log: L) {
+    let writes = Duty::ALL.iter().map(|duty| Write::Duty(*duty, UnixMillis(5))).collect();
+    log.commit(writes).unwrap();
+    log.commit(vec![
+        Write::Duty(Duty::Erase, UnixMillis(9)),
+        Write::DropDuty(Duty::Expire),
+        Write::Alarm(UnixMillis(4_000_000_000_000)),
+    ])
+    .unwrap();
+    let mut duties = log.duties().unwrap();
+    duties.sort_unstable();
+    let expected =
+        [(Duty::Erase, UnixMillis(9)), (Duty::Fork, UnixMillis(5)), (Duty::Release, UnixMillis(5))];
+    assert_eq!(duties, expected);
+}
+
+fn a_key_is_written_once_more<L: Log>(mut log: L) {
+    log.commit(vec![extent(0, b"old")]).unwrap();
+    log.commit(vec![extent(0, b"new")]).unwrap();
+    assert_eq!(read(&log, 0..3), b"new");
+    assert_eq!(log.extents(keys(0..9), 9).unwrap().len(), 1);
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::log::memory::MemoryLog;
+
+    #[test]
+    fn memory_keeps_the_contract() {
+        super::run(MemoryLog::default);
+    }
+}

@@ -1,0 +1,184 @@
+//! Reads (PROTOCOL §5.6): a page of contiguous bytes from a position.
+//!
+//! A page holds at most about `chunk` bytes and comes from one source. In JSON mode it ends at a
+//! message boundary: at the last row within the chunk that completes its append, or, when there
+//! is none, at the first one after it. Other content types may be cut anywhere.
+
+use protocol::content_type::ContentType;
+use protocol::offset::{Generation, Offset, OffsetParam, Position};
+use protocol::time::UnixMillis;
+
+use crate::load::{KEY_END, decode};
+use crate::log::{Blob, ExtentRow, Framing, Key, Log, LogError};
+use crate::offsets::OffsetError;
+use crate::stream::{Current, Missing, Stream};
+
+/// A contiguous range of a stream.
+#[derive(Clone, Debug)]
+pub struct Page<B> {
+    /// First position.
+    pub from: Position,
+    /// Position after the last byte.
+    pub to: Position,
+    /// The bytes, framed as asked for.
+    pub bytes: B,
+    /// Offset to read from next.
+    pub next: Offset,
+    /// Generation of the stream's life: with `from`, `to` and `closed` it names the bytes for ever.
+    pub generation: Generation,
+    /// Whether the page begins at an offset of this very life and ends before the tail: then it
+    /// never changes.
+    pub immutable: bool,
+    /// Whether the page reaches the tail.
+    pub up_to_date: bool,
+    /// Whether the page reaches the tail of a closed stream.
+    pub closed: bool,
+}
+
+/// What a page is dressed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dress {
+    /// The body of an HTTP response: a JSON array in JSON mode.
+    Response,
+    /// As stored, for live readers.
+    Wire,
+}
+
+/// Why a read was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadError {
+    /// No stream to read, or the log failed.
+    Missing(Missing),
+    /// The offset names no position.
+    Offset(OffsetError),
+}
+
+impl From<LogError> for ReadError {
+    fn from(error: LogError) -> Self {
+        Self::Missing(Missing::Log(error))
+    }
+}
+
+impl From<Missing> for ReadError {
+    fn from(missing: Missing) -> Self {
+        Self::Missing(missing)
+    }
+}
+
+impl From<OffsetError> for ReadError {
+    fn from(error: OffsetError) -> Self {
+        match error {
+            OffsetError::Log(error) => error.into(),
+            other => Self::Offset(other),
+        }
+    }
+}
+
+impl<L: Log> Stream<L> {
+    /// Finds the position of an offset and counts the access.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn locate(&mut self, offset: OffsetParam, now: UnixMillis) -> Result<Position, ReadError> {
+        self.live(now)?;
+        let Some(current) = &self.current else { return Err(Missing::NotFound.into()) };
+        let position = self.resolve(current, offset)?;
+        self.touch(now)?;
+        Ok(position)
+    }
+
+    /// The page that starts at a position which [`Stream::locate`] or an earlier page gave.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn page(
+        &mut self,
+        from: Position,
+        chunk: u64,
+        dress: Dress,
+        now: UnixMillis,
+    ) -> Result<Page<L::Bytes>, ReadError> {
+        self.live(now)?;
+        let Some(current) = &self.current else { return Err(Missing::NotFound.into()) };
+        let from = from.min(current.tail);
+        let to = self.page_end(current, from, chunk.max(1))?;
+        let keys = current.key(from)..current.key(to);
+        let bytes = match dress {
+            Dress::Response if current.is_json() && from == to => {
+                L::Bytes::from_vec(b"[]".to_vec())
+            }
+            Dress::Response if current.is_json() => self.log.read(keys, Framing::JsonArray)?,
+            Dress::Response | Dress::Wire => self.log.read(keys, Framing::Raw)?,
+        };
+        let up_to_date = to == current.tail;
+        let generation = current.life.generation;
+        Ok(Page {
+            from,
+            to,
+            bytes,
+            next: current.offset(to),
+            generation,
+            immutable: !up_to_date && current.offset(from).generation == generation,
+            up_to_date,
+            closed: up_to_date && current.closed.is_closed(),
+        })
+    }
+
+    /// The tail position and whether the stream is closed there, with its content type: what a
+    /// live reader has to know before it waits.
+    ///
+    /// # Errors
+    /// [`Missing`].
+    pub fn tail(&mut self, now: UnixMillis) -> Result<(Position, bool, ContentType), Missing> {
+        let current = self.live(now)?;
+        Ok((current.tail, current.closed.is_closed(), current.life.content_type.clone()))
+    }
+
+    /// The offset of a position of the current life.
+    pub fn offset_of(&self, position: Position) -> Option<Offset> {
+        self.current.as_ref().map(|current| current.offset(position))
+    }
+
+    fn page_end(
+        &self,
+        current: &Current,
+        from: Position,
+        chunk: u64,
+    ) -> Result<Position, LogError> {
+        let target = Position(from.0.saturating_add(chunk));
+        if target >= current.tail {
+            return Ok(current.tail);
+        }
+        if !current.is_json() {
+            return Ok(target);
+        }
+        // The row that holds the target byte is cut off; look back for one that completes.
+        let mut cut = self.row_at(current, current.key(target))?;
+        while let Some(row) = cut.filter(|row| row.key > current.key(from)) {
+            let before = self.log.last_extent(current.life.base..row.key)?;
+            match before {
+                Some(before) if completes(&before)? => return Ok(current.life.position(row.key)),
+                before => cut = before,
+            }
+        }
+        self.first_boundary(current, from)
+    }
+
+    /// End of the first row past `from` that completes its append.
+    fn first_boundary(&self, current: &Current, from: Position) -> Result<Position, LogError> {
+        let mut row = self.row_at(current, current.key(from))?;
+        while let Some(candidate) = row {
+            let end = candidate.end();
+            if completes(&candidate)? && end > current.key(from) {
+                return Ok(current.life.position(end));
+            }
+            let next = Key(candidate.key.0.saturating_add(1))..KEY_END;
+            row = self.log.extents(next, 1)?.into_iter().next();
+        }
+        Ok(current.tail)
+    }
+}
+
+fn completes(row: &ExtentRow) -> Result<bool, LogError> {
+    Ok(decode(row)?.completes(row.length))
+}

@@ -1,0 +1,271 @@
+//! [`Stream`]: what is in memory of one stream path, and the steps that every verb shares.
+
+use std::collections::BTreeMap;
+
+use protocol::headers::StreamSeq;
+use protocol::lifetime::Lifetime;
+use protocol::offset::{Generation, Offset, Position};
+use protocol::time::UnixMillis;
+
+use crate::life::{Closed, Life, Phase, Tombstone};
+use crate::log::{Duty, Log, LogError, Write};
+use crate::producers::Producers;
+
+/// One stream path. Every verb is load → plan → commit: what it returns is stored.
+///
+/// A failed commit leaves the log as it was; the memory is loaded again before the next verb.
+pub struct Stream<L: Log> {
+    pub(crate) log: L,
+    /// The life that clients see, or that is about to be seen.
+    pub(crate) current: Option<Current>,
+    pub(crate) tombstone: Tombstone,
+    pub(crate) duties: BTreeMap<Duty, UnixMillis>,
+    /// When the alarm goes off, as far as this instance set it.
+    pub(crate) alarm: Option<UnixMillis>,
+    /// Until when live readers are known to be attached: they defer a sliding lifetime.
+    pub(crate) attached_until: UnixMillis,
+    /// Memory does not match the log: a commit failed.
+    pub(crate) stale: bool,
+}
+
+/// The current life with what its extents' headers add to it.
+pub(crate) struct Current {
+    pub(crate) life: Life,
+    pub(crate) tail: Position,
+    pub(crate) seq: Option<StreamSeq>,
+    pub(crate) closed: Closed,
+    pub(crate) producers: Producers,
+    /// Last access that is known, for sliding lifetimes.
+    pub(crate) touched: UnixMillis,
+    /// Last access that may have happened and was not written down before memory was lost.
+    pub(crate) perhaps_touched: UnixMillis,
+    /// Rows and header bytes since the checkpoint: what a wake-up has to read.
+    pub(crate) rows: u64,
+    pub(crate) head_bytes: u64,
+}
+
+/// Why a verb found no stream to act on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// No stream at this path.
+    NotFound,
+    /// Deleted or expired, held for its forks (PROTOCOL §4.2).
+    Gone,
+    /// The log failed.
+    Log(LogError),
+}
+
+impl From<LogError> for Missing {
+    fn from(error: LogError) -> Self {
+        Self::Log(error)
+    }
+}
+
+/// What HEAD tells (PROTOCOL §5.5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metadata {
+    /// Content type as given at creation.
+    pub content_type: protocol::content_type::ContentType,
+    /// The tail.
+    pub next: Offset,
+    /// The configured lifetime.
+    pub lifetime: Lifetime,
+    /// Whether the stream is closed.
+    pub closed: bool,
+    /// Generation of this life.
+    pub generation: Generation,
+}
+
+impl<L: Log> Stream<L> {
+    /// Loads a stream from its log.
+    ///
+    /// # Errors
+    /// [`LogError`] when the log does not answer or does not decode.
+    pub fn open(log: L) -> Result<Self, LogError> {
+        let mut stream = Self {
+            log,
+            current: None,
+            tombstone: Tombstone::default(),
+            duties: BTreeMap::new(),
+            alarm: None,
+            attached_until: UnixMillis::default(),
+            stale: true,
+        };
+        stream.reload()?;
+        Ok(stream)
+    }
+
+    /// The log below.
+    pub fn log(&self) -> &L {
+        &self.log
+    }
+
+    /// Gives the log back.
+    pub fn into_log(self) -> L {
+        self.log
+    }
+
+    /// Tells until when live readers are attached (default: none are). A sliding lifetime counts
+    /// from there if that is later than the last access.
+    pub fn set_attached_until(&mut self, until: UnixMillis) {
+        self.attached_until = until;
+    }
+
+    /// The content type of the stream that clients see, without touching anything.
+    pub fn content_type(&self) -> Option<&protocol::content_type::ContentType> {
+        let live = self.current.as_ref().filter(|current| current.life.phase == Phase::Live);
+        live.map(|current| &current.life.content_type)
+    }
+
+    /// Whether a fork is being made here that nobody sees yet.
+    pub fn is_forking(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| current.life.phase == Phase::Forking)
+    }
+
+    /// Checks that there is a stream to act on, expiring it first if its time has come.
+    ///
+    /// # Errors
+    /// [`Missing`].
+    pub fn check(&mut self, now: UnixMillis) -> Result<(), Missing> {
+        self.live(now).map(|_| ())
+    }
+
+    /// HEAD: does not count as an access.
+    ///
+    /// # Errors
+    /// [`Missing`].
+    pub fn head(&mut self, now: UnixMillis) -> Result<Metadata, Missing> {
+        let current = self.live(now)?;
+        Ok(Metadata {
+            content_type: current.life.content_type.clone(),
+            next: current.tail_offset(),
+            lifetime: current.life.lifetime,
+            closed: current.closed.is_closed(),
+            generation: current.life.generation,
+        })
+    }
+
+    /// The life that clients see.
+    pub(crate) fn live(&mut self, now: UnixMillis) -> Result<&mut Current, Missing> {
+        self.settle(now)?;
+        match &mut self.current {
+            Some(current) => match current.life.phase {
+                Phase::Live => Ok(current),
+                Phase::SoftDeleted => Err(Missing::Gone),
+                Phase::Forking | Phase::Erasing => Err(Missing::NotFound),
+            },
+            None => Err(Missing::NotFound),
+        }
+    }
+
+    /// Makes memory match the log, and the log match the time: loads what a failed commit made
+    /// doubtful, and lets the current life expire when it is due.
+    pub(crate) fn settle(&mut self, now: UnixMillis) -> Result<(), LogError> {
+        if self.stale {
+            self.reload()?;
+        }
+        let expires = self.current.as_ref().and_then(|current| current.expires(self.attached_until));
+        let live = self.current.as_ref().is_some_and(|current| current.life.phase == Phase::Live);
+        if live && expires.is_some_and(|expires| expires <= now) {
+            self.remove(now)?;
+        }
+        Ok(())
+    }
+
+    /// Commits; on failure memory counts as stale.
+    pub(crate) fn commit(&mut self, writes: Vec<Write<L::Bytes>>) -> Result<(), LogError> {
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let outcome = self.log.commit(writes);
+        self.stale |= outcome.is_err();
+        outcome
+    }
+
+    /// Counts an access. A long sliding lifetime is written down lazily, and counted generously
+    /// after a wake-up, so that it never ends early: see [`touch_slack_ms`].
+    pub(crate) fn touch(&mut self, now: UnixMillis) -> Result<(), LogError> {
+        let Some(current) = &mut self.current else { return Ok(()) };
+        let Lifetime::Ttl { seconds } = current.life.lifetime else { return Ok(()) };
+        current.accessed(now);
+        let unwritten = now.saturating_since_ms(current.life.touched);
+        if unwritten == 0 || unwritten < touch_slack_ms(seconds) {
+            return Ok(());
+        }
+        current.life.touched = now;
+        let life = current.life.clone();
+        self.commit(vec![Write::Life(life)])
+    }
+
+    /// Plans a duty, and the alarm if it has to go off earlier than it would.
+    pub(crate) fn plan_duty(
+        &mut self,
+        writes: &mut Vec<Write<L::Bytes>>,
+        duty: Duty,
+        due: UnixMillis,
+    ) {
+        self.duties.insert(duty, due);
+        writes.push(Write::Duty(duty, due));
+        if self.alarm.is_none_or(|alarm| due < alarm) {
+            self.alarm = Some(due);
+            writes.push(Write::Alarm(due));
+        }
+    }
+
+    pub(crate) fn plan_no_duty(&mut self, writes: &mut Vec<Write<L::Bytes>>, duty: Duty) {
+        if self.duties.remove(&duty).is_some() {
+            writes.push(Write::DropDuty(duty));
+        }
+    }
+}
+
+impl Current {
+    pub(crate) fn new(life: Life) -> Self {
+        Self {
+            tail: Position(0),
+            seq: life.seq.clone(),
+            closed: life.closed.clone(),
+            producers: Producers::default(),
+            touched: life.touched,
+            perhaps_touched: UnixMillis::default(),
+            rows: 0,
+            head_bytes: 0,
+            life,
+        }
+    }
+
+    pub(crate) fn is_json(&self) -> bool {
+        self.life.content_type.is_json()
+    }
+
+    /// Notes an access.
+    pub(crate) fn accessed(&mut self, now: UnixMillis) {
+        self.touched = self.touched.max(now);
+        self.perhaps_touched = UnixMillis::default();
+    }
+
+    /// When the life ends, if nothing touches it until then.
+    pub(crate) fn expires(&self, attached_until: UnixMillis) -> Option<UnixMillis> {
+        match self.life.lifetime {
+            Lifetime::Unlimited => None,
+            Lifetime::ExpiresAt { at } => Some(at),
+            Lifetime::Ttl { seconds } => {
+                let from = self.touched.max(self.perhaps_touched).max(attached_until);
+                Some(from.saturating_add_ms(seconds.saturating_mul(1_000)))
+            }
+        }
+    }
+}
+
+/// How far the written last access of a sliding lifetime may lag behind the true one.
+///
+/// Under a minute every access is written at once; above, a tenth of the lifetime, at most an
+/// hour. A stream that lost its memory counts the slack on top, so it may live that much longer,
+/// never shorter.
+#[must_use]
+pub(crate) fn touch_slack_ms(ttl_seconds: u64) -> u64 {
+    match ttl_seconds {
+        0..60 => 0,
+        _ => ttl_seconds.saturating_mul(100).min(3_600_000),
+    }
+}

@@ -1,0 +1,28 @@
+//! The words of the wire: everything that is written in a URL, a header, a body, an event stream
+//! or an internal frame, as types with a parser and a printer.
+//!
+//! The crate is pure. It reads no clock, draws no random number and does no I/O: time, jitter and
+//! configuration come in as values. It compiles natively and for wasm32.
+//!
+//! **Error semantics.** Input from outside never panics. Each parser has an error type of its own
+//! that says what was wrong; which HTTP status it becomes is decided once, at the edge, with
+//! [`error::ErrorCode`].
+//!
+//! **What stays out.** What happens to a stream (crate `engine`), and how requests and sockets of
+//! the platform are read and answered (crate `durable-streams-core`).
+
+pub mod content_type;
+pub mod cursor;
+pub mod error;
+pub mod etag;
+pub mod headers;
+pub mod json;
+pub mod lifetime;
+pub mod limits;
+pub mod live;
+pub mod offset;
+pub mod producer;
+pub mod sse;
+pub mod time;
+
+mod decimal;
