@@ -46,6 +46,24 @@ extern "C" {
 
     #[wasm_bindgen(method, catch, js_name = toArray)]
     pub(crate) fn to_array(this: &SqlRows) -> Result<js_sys::Array, JsValue>;
+
+    /// What events can be listened to at.
+    #[derive(Clone)]
+    pub(crate) type EventTarget;
+
+    #[wasm_bindgen(method, catch, js_name = addEventListener)]
+    pub(crate) fn add_event_listener(
+        this: &EventTarget,
+        kind: &str,
+        listener: &js_sys::Function,
+    ) -> Result<(), JsValue>;
+
+    #[wasm_bindgen(method, js_name = removeEventListener)]
+    pub(crate) fn remove_event_listener(
+        this: &EventTarget,
+        kind: &str,
+        listener: &js_sys::Function,
+    );
 }
 
 /// The platform's clock. It stands still between I/O in production.

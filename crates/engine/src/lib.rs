@@ -36,7 +36,7 @@ pub mod fork;
 pub mod life;
 mod load;
 pub mod log;
-mod offsets;
+pub mod offsets;
 pub mod producers;
 pub mod read;
 mod stream;

@@ -117,6 +117,17 @@ impl<L: Log> Stream<L> {
         live.map(|current| &current.life.content_type)
     }
 
+    /// Generation of the life that clients see.
+    pub fn generation(&self) -> Option<Generation> {
+        let live = self.current.as_ref().filter(|current| current.life.phase == Phase::Live);
+        live.map(|current| current.life.generation)
+    }
+
+    /// Tail of the current life, whatever its phase; 0 when there is none.
+    pub fn tail_position(&self) -> Position {
+        self.current.as_ref().map_or(Position(0), |current| current.tail)
+    }
+
     /// Whether a fork is being made here that nobody sees yet.
     pub fn is_forking(&self) -> bool {
         self.current.as_ref().is_some_and(|current| current.life.phase == Phase::Forking)

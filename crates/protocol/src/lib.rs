@@ -15,11 +15,14 @@ pub mod content_type;
 pub mod cursor;
 pub mod error;
 pub mod etag;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod headers;
 pub mod json;
 pub mod lifetime;
 pub mod limits;
 pub mod live;
+pub mod name;
 pub mod offset;
 pub mod producer;
 pub mod sse;

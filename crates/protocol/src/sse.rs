@@ -54,11 +54,13 @@ pub fn data_event_text(out: &mut Vec<u8>, text: &[u8]) {
     let mut rest: &str = &text;
     while let Some((before, after)) = rest.split_once(['\r', '\n']) {
         line(out, before.as_bytes());
-        let was_carriage_return = rest.as_bytes().get(before.len()) == Some(&b'\r');
-        rest = match after.strip_prefix('\n') {
-            Some(after) if was_carriage_return => after,
-            _ => after,
+        let is_carriage_return = rest.as_bytes().get(before.len()) == Some(&b'\r');
+        let pair = if is_carriage_return {
+            after.strip_prefix('\n')
+        } else {
+            None
         };
+        rest = pair.unwrap_or(after);
     }
     line(out, rest.as_bytes());
     out.push(b'\n');

@@ -61,7 +61,7 @@ impl Blob for JsBytes {
 }
 
 /// The SQLite database of one object.
-pub struct ObjectDatabase {
+pub(crate) struct ObjectDatabase {
     storage: Storage,
     sql: Sql,
 }

@@ -1,0 +1,106 @@
+//! Long-poll (PROTOCOL §5.7): one answer, as soon as there is something to tell.
+//!
+//! Data that is there already, and the end of a closed stream, the object answers at once. A wait
+//! is a socket to the object and a timer here, so the object sleeps meanwhile.
+
+use std::time::Duration;
+
+use futures::future::{Either, select};
+use protocol::content_type::ContentType;
+use protocol::cursor::next_cursor;
+use protocol::etag::Etag;
+use protocol::headers::name;
+use protocol::live::FrameHead;
+use protocol::offset::Offset;
+use worker::{Delay, Env};
+
+use super::socket::{Arrival, Attached, Socket, attach};
+use crate::config::Config;
+use crate::js;
+use crate::object::JsBytes;
+use crate::request::ReadQuery;
+use crate::respond::{Body, Failure, Reply};
+use engine::log::Blob;
+use protocol::error::ErrorCode;
+
+/// How often a wait is taken up again after its connection broke.
+const RECONNECTS_MAX: u32 = 2;
+
+/// Serves one long-poll.
+pub(crate) async fn serve(
+    url: &str,
+    query: &ReadQuery,
+    object: &str,
+    env: &Env,
+) -> Result<web_sys::Response, Failure> {
+    let timeout_ms = Config::from_env(env)?.limits.long_poll_timeout_ms;
+    let deadline = js::now().saturating_add_ms(timeout_ms);
+    for _ in 0..=RECONNECTS_MAX {
+        let mut socket = match attach(url, object, env).await? {
+            Attached::Answer(response) => return Ok(response),
+            Attached::Reader(socket) => socket,
+        };
+        let left = Duration::from_millis(deadline.saturating_since_ms(js::now()));
+        let arrival = {
+            let next = Box::pin(socket.next());
+            match select(next, Delay::from(left)).await {
+                Either::Left((arrival, _)) => Some(arrival),
+                Either::Right(_) => None,
+            }
+        };
+        let reply = match arrival {
+            None => timed_out(&socket, query),
+            Some(Arrival::Frame(head, bytes)) => answer(head, &bytes, &socket.content_type, query),
+            Some(Arrival::Gone) => return Err(Failure::from(engine::Missing::NotFound)),
+            Some(Arrival::Ended) => continue,
+        };
+        return reply.into_response().map_err(|error| crate::respond::internal("answering", &error));
+    }
+    let message = "The stream's connection broke while waiting; ask again.";
+    Err(Failure::new(ErrorCode::Unavailable, message).header(name::RETRY_AFTER, "1"))
+}
+
+fn timed_out(socket: &Socket, query: &ReadQuery) -> Reply {
+    let next = socket.tail.unwrap_or(Offset::ZERO);
+    no_content(next, &socket.content_type).header(name::STREAM_CURSOR, cursor(query))
+}
+
+fn no_content(next: Offset, content_type: &ContentType) -> Reply {
+    Reply::new(204)
+        .header(name::CONTENT_TYPE, content_type.as_str().to_owned())
+        .header(name::STREAM_NEXT_OFFSET, next.to_string())
+        .header(name::STREAM_UP_TO_DATE, "true")
+        .header(name::CACHE_CONTROL, "no-store")
+}
+
+fn answer(head: FrameHead, bytes: &[u8], content_type: &ContentType, query: &ReadQuery) -> Reply {
+    if bytes.is_empty() {
+        // Only the close of the stream is news without bytes.
+        return no_content(head.next_offset(), content_type).header(name::STREAM_CLOSED, "true");
+    }
+    // A wait begins at the tail, so everything in the frame was written by this very life.
+    let FrameHead { from, to, generation, closed, up_to_date } = head;
+    let etag = Etag { generation, from, to, closed, up_to_date };
+    let reply = Reply::new(200)
+        .header(name::CONTENT_TYPE, content_type.as_str().to_owned())
+        .header(name::STREAM_NEXT_OFFSET, head.next_offset().to_string())
+        .header(name::ETAG, etag.to_string())
+        .header(name::CACHE_CONTROL, "no-store")
+        .header_if(up_to_date, name::STREAM_UP_TO_DATE, "true")
+        .header_if(closed, name::STREAM_CLOSED, "true");
+    let reply = if closed { reply } else { reply.header(name::STREAM_CURSOR, cursor(query)) };
+    reply.body(Body::Bytes(response_body(bytes, content_type)))
+}
+
+/// Wire bytes as a response body: a JSON array in JSON mode.
+fn response_body(bytes: &[u8], content_type: &ContentType) -> JsBytes {
+    if !content_type.is_json() {
+        return JsBytes::from_vec(bytes.to_vec());
+    }
+    let messages = bytes.get(..bytes.len().saturating_sub(2)).unwrap_or_default();
+    JsBytes::from_vec([b"[", messages, b"]"].concat())
+}
+
+fn cursor(query: &ReadQuery) -> String {
+    next_cursor(js::now(), query.cursor.as_deref(), js::random())
+}

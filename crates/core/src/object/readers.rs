@@ -1,0 +1,335 @@
+//! Live readers: hibernating sockets of edge requests, and the pump that feeds them.
+//!
+//! The object sleeps between writes while readers stay connected. What it needs to resume a
+//! socket lies in the socket's attachment; an attachment changes only when a grant arrives or the
+//! reader leaves or reaches the tail, never per broadcast.
+//!
+//! Catch-up and live tail are one loop ([`Inner::pump`]): send from the reader's position until
+//! credit or tail stops it. A broadcast is that loop for every reader. Every frame names `from`
+//! and `to`, so the edge can trim repeats and notice gaps.
+//!
+//! A waiting long-poll is a reader that gets one frame and is closed.
+
+use std::collections::BTreeMap;
+
+use engine::append::Growth;
+use engine::log::Blob;
+use engine::read::{Dress, Page};
+use protocol::content_type::ContentType;
+use protocol::error::ErrorCode;
+use protocol::headers::name;
+use protocol::limits::LIVE_CREDIT_BYTES;
+use protocol::live::{CLOSE_STREAM_GONE, FrameHead, Grant};
+use protocol::offset::Position;
+use protocol::time::UnixMillis;
+use serde::{Deserialize, Serialize};
+use worker::{Response, State, WebSocket, WebSocketIncomingMessage, WebSocketPair};
+
+use super::{Answer, Call, Inner, JsBytes};
+use crate::js;
+use crate::request::ReadQuery;
+use crate::respond::{Failure, headers_of};
+
+/// What a reader waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Kind {
+    /// One frame.
+    LongPoll,
+    /// Every frame until it is recycled.
+    Sse,
+}
+
+/// What a socket's attachment holds. Positions are below 2^53, so they survive as numbers.
+#[derive(Serialize, Deserialize)]
+struct Attachment {
+    id: u32,
+    kind: Kind,
+    /// Next position to send; absent at the tail.
+    sent: Option<f64>,
+    /// Absolute position up to which bytes may be sent.
+    granted: f64,
+    /// When the edge will have ended the connection by itself.
+    until: f64,
+}
+
+/// A connected reader.
+struct Reader {
+    socket: WebSocket,
+    kind: Kind,
+    /// Next position to send.
+    sent: Position,
+    /// Absolute byte credit: nothing from here on may be sent.
+    granted: Position,
+    /// When the edge will have ended the connection by itself.
+    until: UnixMillis,
+    /// Whether the attachment says that the reader is at the tail.
+    noted_at_tail: bool,
+}
+
+/// The readers of the stream, by the ids in their attachments.
+#[derive(Default)]
+pub(crate) struct Readers {
+    by_id: BTreeMap<u32, Reader>,
+    next_id: u32,
+}
+
+impl Readers {
+    /// Finds the readers that outlived the object's memory. Returns until when one is attached.
+    pub(crate) fn restore(&mut self, state: &State, tail: Position) -> UnixMillis {
+        for socket in state.get_websockets() {
+            let Ok(Some(attachment)) = socket.deserialize_attachment::<Attachment>() else { continue };
+            self.next_id = self.next_id.max(attachment.id.saturating_add(1));
+            let reader = Reader {
+                socket,
+                kind: attachment.kind,
+                sent: attachment.sent.map_or(tail, |sent| Position(sent as u64)),
+                granted: Position(attachment.granted as u64),
+                until: UnixMillis(attachment.until as u64),
+                noted_at_tail: attachment.sent.is_none(),
+            };
+            self.by_id.entry(attachment.id).or_insert(reader);
+        }
+        self.attached_until()
+    }
+
+    fn attached_until(&self) -> UnixMillis {
+        self.by_id.values().map(|reader| reader.until).max().unwrap_or_default()
+    }
+
+    fn waiting(&self) -> usize {
+        self.by_id.values().filter(|reader| reader.kind == Kind::LongPoll).count()
+    }
+}
+
+/// What the pump did to a reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pumped {
+    /// It waits for more bytes or more credit.
+    Waits,
+    /// It is done or broken: forget it.
+    Ended,
+}
+
+/// Frames of one broadcast, encoded once for all readers that start at the same position.
+#[derive(Default)]
+struct Frames {
+    encoded: Option<(Position, Page<JsBytes>, JsBytes)>,
+}
+
+impl Reader {
+    fn send(&self, frame: &JsBytes) -> bool {
+        let socket: &web_sys::WebSocket = self.socket.as_ref();
+        socket.send_with_js_u8_array(frame.array()).is_ok()
+    }
+
+    fn close(&self, code: u16, reason: &str) {
+        // A socket that is gone already needs no closing.
+        let _ = self.socket.close(Some(code), Some(reason));
+    }
+
+    fn note(&mut self, id: u32, at_tail: bool) {
+        self.noted_at_tail = at_tail;
+        let attachment = Attachment {
+            id,
+            kind: self.kind,
+            sent: (!at_tail).then_some(self.sent.0 as f64),
+            granted: self.granted.0 as f64,
+            until: self.until.0 as f64,
+        };
+        // A closed socket has no use for an attachment.
+        let _ = self.socket.serialize_attachment(attachment);
+    }
+}
+
+impl Inner {
+    /// GET with `live=sse`: attaches a reader at the offset and sends what there is.
+    pub(crate) fn attach_sse(&self, call: &Call, query: &ReadQuery) -> Result<Answer, Failure> {
+        let now = js::now();
+        let (from, tail, content_type) = self.with_stream(|stream| {
+            let from = stream.locate(query.offset, now)?;
+            let (tail, _, content_type) = stream.tail(now)?;
+            let tail = stream.offset_of(tail).map(|offset| offset.to_string());
+            Ok::<_, Failure>((from, tail.unwrap_or_default(), content_type))
+        })??;
+        let lifetime_ms = self.config()?.limits.sse_lifetime_ms;
+        self.attach(call, Kind::Sse, from, (&tail, &content_type), now.saturating_add_ms(lifetime_ms))
+    }
+
+    /// A long-poll at the tail of an open stream: attaches a reader that waits for one frame.
+    pub(crate) fn attach_long_poll(
+        &self,
+        call: &Call,
+        page: &Page<JsBytes>,
+        content_type: &ContentType,
+    ) -> Result<Answer, Failure> {
+        let until = js::now().saturating_add_ms(self.config()?.limits.long_poll_timeout_ms);
+        self.attach(call, Kind::LongPoll, page.from, (&page.next.to_string(), content_type), until)
+    }
+
+    fn attach(
+        &self,
+        call: &Call,
+        kind: Kind,
+        from: Position,
+        (tail, content_type): (&str, &ContentType),
+        until: UnixMillis,
+    ) -> Result<Answer, Failure> {
+        if call.headers.get(name::UPGRADE).is_none() {
+            return Err(Failure::new(ErrorCode::Internal, "A live read reached the object without a socket."));
+        }
+        self.check_capacity(kind)?;
+        let WebSocketPair { client, server } = WebSocketPair::new()
+            .map_err(|_| Failure::new(ErrorCode::Internal, "No socket could be made."))?;
+        self.state.accept_web_socket(&server);
+        let granted = from.saturating_add_bytes(LIVE_CREDIT_BYTES);
+        let mut reader =
+            Reader { socket: server, kind, sent: from, granted, until, noted_at_tail: false };
+        let id = self.readers.try_borrow_mut().map_or(0, |mut readers| {
+            readers.next_id = readers.next_id.saturating_add(1);
+            readers.next_id
+        });
+        let greeted = kind == Kind::LongPoll;
+        reader.note(id, greeted);
+        if self.pump(id, &mut reader, &mut Frames::default(), greeted) == Pumped::Waits
+            && let Ok(mut readers) = self.readers.try_borrow_mut()
+        {
+            readers.by_id.insert(id, reader);
+        }
+        self.note_attached()?;
+        let headers = [
+            (name::CONTENT_TYPE, content_type.as_str().to_owned().into()),
+            (name::STREAM_NEXT_OFFSET, tail.to_owned().into()),
+        ];
+        let headers = headers_of(&headers)
+            .map_err(|error| crate::respond::internal("attaching a reader", &error))?;
+        let response = Response::from_websocket(client)
+            .map_err(|_| Failure::new(ErrorCode::Internal, "No socket could be handed out."))?;
+        Ok(Answer::Socket(response.with_headers(headers)))
+    }
+
+    fn check_capacity(&self, kind: Kind) -> Result<(), Failure> {
+        let limits = &self.config()?.limits;
+        let Ok(readers) = self.readers.try_borrow() else { return Ok(()) };
+        let attached = readers.by_id.len() as u64;
+        let full = attached >= limits.readers_max
+            || (kind == Kind::LongPoll && readers.waiting() as u64 >= limits.waiters_max);
+        if full {
+            let message = "The stream has as many live readers as it can serve.";
+            return Err(Failure::new(ErrorCode::TooManyReaders, message).header(name::RETRY_AFTER, "1"));
+        }
+        Ok(())
+    }
+
+    /// Tells the engine until when readers are attached: they defer a sliding lifetime.
+    fn note_attached(&self) -> Result<(), Failure> {
+        let until = self.readers.try_borrow().map(|readers| readers.attached_until());
+        self.with_stream(|stream| stream.set_attached_until(until.unwrap_or_default()))
+    }
+
+    /// Feeds every reader after the log has grown.
+    pub(crate) fn broadcast(&self, _growth: Growth) {
+        let Ok(mut readers) = self.readers.try_borrow_mut() else { return };
+        if readers.by_id.is_empty() {
+            return;
+        }
+        let mut frames = Frames::default();
+        readers.by_id.retain(|id, reader| self.pump(*id, reader, &mut frames, true) == Pumped::Waits);
+    }
+
+    /// Sends from the reader's position until credit or tail stops it. `greeted`: whether a
+    /// reader at the tail knows that it is there; if not, it gets a frame without bytes.
+    fn pump(&self, id: u32, reader: &mut Reader, frames: &mut Frames, greeted: bool) -> Pumped {
+        let mut greeted = greeted;
+        loop {
+            if reader.sent >= reader.granted {
+                reader.note(id, false);
+                return Pumped::Waits;
+            }
+            let Some((page, frame)) = self.frame(reader.sent, frames) else {
+                reader.close(CLOSE_STREAM_GONE, "the stream cannot be read");
+                return Pumped::Ended;
+            };
+            let news = page.to > page.from || page.closed;
+            if (news || !greeted) && !reader.send(&frame) {
+                return Pumped::Ended;
+            }
+            reader.sent = page.to;
+            greeted = true;
+            if page.closed || (news && reader.kind == Kind::LongPoll) {
+                reader.close(1000, "done");
+                return Pumped::Ended;
+            }
+            if page.up_to_date {
+                if !reader.noted_at_tail {
+                    reader.note(id, true);
+                }
+                return Pumped::Waits;
+            }
+        }
+    }
+
+    /// The page at a position and its encoding.
+    fn frame(&self, from: Position, frames: &mut Frames) -> Option<(Page<JsBytes>, JsBytes)> {
+        if let Some((at, page, frame)) = &frames.encoded
+            && *at == from
+        {
+            return Some((page.clone(), frame.clone()));
+        }
+        let chunk = self.config().ok()?.limits.read_chunk_bytes.min(LIVE_CREDIT_BYTES);
+        let page = self
+            .with_stream(|stream| stream.page(from, chunk, Dress::Wire, js::now()))
+            .ok()?
+            .ok()?;
+        let head = FrameHead {
+            from: page.from,
+            to: page.to,
+            generation: page.next.generation,
+            up_to_date: page.up_to_date,
+            closed: page.closed,
+        };
+        let frame = JsBytes::concat(&[JsBytes::from_vec(head.encode().to_vec()), page.bytes.clone()]);
+        frames.encoded = Some((from, page.clone(), frame.clone()));
+        Some((page, frame))
+    }
+
+    /// A grant of the edge.
+    pub(crate) fn on_message(&self, socket: &WebSocket, message: &WebSocketIncomingMessage) {
+        // Loads the stream, and with it the readers, if the object has slept.
+        let _ = self.with_stream(|_| ());
+        let WebSocketIncomingMessage::Binary(bytes) = message else { return };
+        let Ok(grant) = Grant::decode(bytes) else { return };
+        let Ok(Some(attachment)) = socket.deserialize_attachment::<Attachment>() else { return };
+        let Some(mut reader) = self.take_reader(attachment.id) else { return };
+        reader.granted = reader.granted.max(grant.up_to);
+        reader.note(attachment.id, reader.noted_at_tail);
+        let pumped = self.pump(attachment.id, &mut reader, &mut Frames::default(), true);
+        if pumped == Pumped::Waits
+            && let Ok(mut readers) = self.readers.try_borrow_mut()
+        {
+            readers.by_id.insert(attachment.id, reader);
+        }
+    }
+
+    /// A reader's socket has closed.
+    pub(crate) fn on_close(&self, socket: &WebSocket) {
+        let _ = self.with_stream(|_| ());
+        if let Ok(Some(attachment)) = socket.deserialize_attachment::<Attachment>() {
+            self.take_reader(attachment.id);
+        }
+        // Answers the closing handshake; a socket that is gone needs none.
+        let _ = socket.close(Some(1000), Some("closed"));
+        let _ = self.note_attached();
+    }
+
+    fn take_reader(&self, id: u32) -> Option<Reader> {
+        self.readers.try_borrow_mut().ok()?.by_id.remove(&id)
+    }
+
+    /// Sends every reader away: the life that they read has ended.
+    pub(crate) fn dismiss_readers(&self) {
+        let Ok(mut readers) = self.readers.try_borrow_mut() else { return };
+        for reader in std::mem::take(&mut readers.by_id).into_values() {
+            reader.close(CLOSE_STREAM_GONE, "the stream is gone");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! One function a method: parse, ask the engine, reply.
+
+use std::rc::Rc;
+
+use engine::append::Append;
+use engine::create::{Create, Created};
+use engine::log::Blob;
+use engine::read::{Dress, Page};
+use protocol::content_type::ContentType;
+use protocol::cursor::next_cursor;
+use protocol::error::ErrorCode;
+use protocol::etag::{Etag, matches_if_none_match};
+use protocol::headers::name;
+use protocol::lifetime::Lifetime;
+use protocol::name::Route;
+use protocol::offset::OffsetParam;
+use protocol::time::format_rfc3339;
+
+use super::{Answer, Call, Inner, JsBytes, body};
+use crate::js;
+use crate::request::{AppendHeaders, CreateHeaders, Mode, ReadQuery, split_url};
+use crate::respond::{Body, Failure, Reply};
+
+const IMMUTABLE: &str = "public, max-age=60, stale-while-revalidate=300";
+const REVALIDATE: &str = "no-cache";
+const NO_STORE: &str = "no-store";
+
+impl Inner {
+    /// PUT: create, or confirm that it exists.
+    pub(crate) async fn put(self: &Rc<Self>, call: &Call, path: &str) -> Result<Answer, Failure> {
+        let Ok(Route::Stream { name, .. }) = Route::parse(path) else {
+            return Err(Failure::new(ErrorCode::InvalidPath, "The path names no stream."));
+        };
+        let headers = CreateHeaders::parse(&call.headers, &name.project)?;
+        let body = body::read(call, self.config()?.limits.body_bytes_max).await?;
+        let request = Create {
+            content_type: headers.content_type,
+            lifetime: headers.lifetime,
+            closed: headers.closed,
+            body,
+            fork: headers.fork,
+        };
+        let created = match &request.fork {
+            None => self.with_stream(|stream| stream.create(&request, js::now()))??,
+            Some(wish) => self.make_fork(&request, wish).await?,
+        };
+        Ok(created_reply(&created, call).into())
+    }
+
+    /// POST: append, close, or both.
+    pub(crate) async fn post(self: &Rc<Self>, call: &Call) -> Result<Answer, Failure> {
+        let arriving = self.appends.arrive();
+        self.with_stream(|stream| stream.check(js::now()))??;
+        let headers = AppendHeaders::parse(&call.headers)?;
+        let body = body::read(call, self.config()?.limits.body_bytes_max).await?;
+        let has_body = !body.is_empty();
+        let append = Append {
+            content_type: headers.content_type,
+            body,
+            producer: headers.producer,
+            seq: headers.seq,
+            close: headers.close,
+        };
+        let appended = self.append(append, arriving).await?;
+        let accepted = appended.producer.is_some() && !appended.duplicate && has_body;
+        let mut reply = Reply::new(if accepted { 200 } else { 204 })
+            .header(name::STREAM_NEXT_OFFSET, appended.next.to_string())
+            .header(name::CACHE_CONTROL, NO_STORE)
+            .header_if(appended.closed, name::STREAM_CLOSED, "true");
+        if let Some((epoch, seq)) = appended.producer {
+            reply = reply
+                .header(name::PRODUCER_EPOCH, epoch.0.to_string())
+                .header(name::PRODUCER_SEQ, seq.0.to_string());
+        }
+        Ok(reply.into())
+    }
+
+    /// HEAD: metadata.
+    pub(crate) fn head(&self) -> Result<Answer, Failure> {
+        let metadata = self.with_stream(|stream| stream.head(js::now()))??;
+        let reply = Reply::new(200)
+            .header(name::CONTENT_TYPE, metadata.content_type.as_str().to_owned())
+            .header(name::STREAM_NEXT_OFFSET, metadata.next.to_string())
+            .header(name::CACHE_CONTROL, NO_STORE)
+            .header_if(metadata.closed, name::STREAM_CLOSED, "true");
+        Ok(match metadata.lifetime {
+            Lifetime::Unlimited => reply,
+            Lifetime::Ttl { seconds } => reply.header(name::STREAM_TTL, seconds.to_string()),
+            Lifetime::ExpiresAt { at } => reply.header(name::STREAM_EXPIRES_AT, format_rfc3339(at)),
+        }
+        .into())
+    }
+
+    /// DELETE.
+    pub(crate) fn delete(self: &Rc<Self>) -> Result<Answer, Failure> {
+        self.with_stream(|stream| stream.delete(js::now()))??;
+        self.deliver_due();
+        Ok(Reply::new(204).header(name::CACHE_CONTROL, NO_STORE).into())
+    }
+
+    /// GET: catch up, or attach a live reader.
+    pub(crate) fn get(&self, call: &Call, query: &str) -> Result<Answer, Failure> {
+        self.with_stream(|stream| stream.check(js::now()))??;
+        let query = ReadQuery::parse(query)?;
+        match query.mode {
+            Mode::CatchUp => self.catch_up(call, &query),
+            Mode::LongPoll => self.long_poll(call, &query),
+            Mode::Sse => self.attach_sse(call, &query),
+        }
+    }
+
+    fn catch_up(&self, call: &Call, query: &ReadQuery) -> Result<Answer, Failure> {
+        let (page, content_type) = self.read_page(query)?;
+        let reply = page_reply(200, &page, &content_type);
+        if query.offset == OffsetParam::Now {
+            return Ok(reply.header(name::CACHE_CONTROL, NO_STORE).body(Body::Bytes(page.bytes)).into());
+        }
+        let etag = etag_of(&page);
+        let cache = if page.immutable { IMMUTABLE } else { REVALIDATE };
+        let known = call.headers.get(name::IF_NONE_MATCH);
+        if known.is_some_and(|known| matches_if_none_match(&known, &etag)) {
+            let reply = page_reply(304, &page, &content_type);
+            return Ok(reply.header(name::ETAG, etag).header(name::CACHE_CONTROL, cache).into());
+        }
+        let reply = reply.header(name::ETAG, etag).header(name::CACHE_CONTROL, cache);
+        Ok(reply.body(Body::Bytes(page.bytes)).into())
+    }
+
+    fn long_poll(&self, call: &Call, query: &ReadQuery) -> Result<Answer, Failure> {
+        let (page, content_type) = self.read_page(query)?;
+        let waiting = page.from == page.to;
+        if waiting && !page.closed {
+            return self.attach_long_poll(call, &page, &content_type);
+        }
+        let status = if waiting { 204 } else { 200 };
+        let mut reply = page_reply(status, &page, &content_type).header(name::CACHE_CONTROL, NO_STORE);
+        if !page.closed {
+            let cursor = next_cursor(js::now(), query.cursor.as_deref(), js::random());
+            reply = reply.header(name::STREAM_CURSOR, cursor);
+        }
+        if waiting {
+            return Ok(reply.into());
+        }
+        Ok(reply.header(name::ETAG, etag_of(&page)).body(Body::Bytes(page.bytes)).into())
+    }
+
+    fn read_page(&self, query: &ReadQuery) -> Result<(Page<JsBytes>, ContentType), Failure> {
+        let chunk = self.config()?.limits.read_chunk_bytes;
+        let now = js::now();
+        self.with_stream(|stream| {
+            let from = stream.locate(query.offset, now)?;
+            let page = stream.page(from, chunk, Dress::Response, now)?;
+            Ok::<_, Failure>((page, stream.content_type().cloned().unwrap_or_default()))
+        })?
+    }
+}
+
+/// The headers that describe a page, with or without its bytes.
+fn page_reply(status: u16, page: &Page<JsBytes>, content_type: &ContentType) -> Reply {
+    Reply::new(status)
+        .header(name::CONTENT_TYPE, content_type.as_str().to_owned())
+        .header(name::STREAM_NEXT_OFFSET, page.next.to_string())
+        .header_if(page.up_to_date, name::STREAM_UP_TO_DATE, "true")
+        .header_if(page.closed, name::STREAM_CLOSED, "true")
+}
+
+fn etag_of(page: &Page<JsBytes>) -> String {
+    let Page { generation, from, to, closed, up_to_date, .. } = *page;
+    Etag { generation, from, to, closed, up_to_date }.to_string()
+}
+
+fn created_reply(created: &Created, call: &Call) -> Reply {
+    let reply = Reply::new(if created.new { 201 } else { 200 })
+        .header(name::CONTENT_TYPE, created.content_type.as_str().to_owned())
+        .header(name::STREAM_NEXT_OFFSET, created.next.to_string())
+        .header(name::CACHE_CONTROL, NO_STORE)
+        .header_if(created.closed, name::STREAM_CLOSED, "true");
+    if !created.new {
+        return reply;
+    }
+    let (origin, path, _) = split_url(&call.url);
+    reply.header(name::LOCATION, format!("{origin}{path}"))
+}

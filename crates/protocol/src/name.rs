@@ -1,0 +1,398 @@
+//! Names of streams, and the URL paths in which they appear.
+//!
+//! ```text
+//! /v1/{project}/stream/{path}      /v1/stream/{path}    (project `_default`)
+//!     └ Project        └ StreamPath, percent-encoded
+//! ```
+//!
+//! A path is decoded exactly once, here. A [`StreamName`] is the decoded form; everything behind
+//! the edge names a stream by it and by nothing else.
+//!
+//! **Invariants.** Two URLs with equal names are the same stream. A path has no empty, `.` or `..`
+//! segment, no control character and no backslash, in whatever spelling, so no other software can
+//! read it as another path. A project holds no slash, so `{project}/{path}` is unambiguous.
+//!
+//! **Error semantics.** A URL that has the form of a stream's but a name that is not allowed is a
+//! [`NameError`]; any other URL is [`Route::NotFound`]. References in headers have
+//! [`ForkSourceError`], which tells another project apart.
+//!
+//! **What stays out.** Queries, methods, and who may use a name.
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use crate::limits::{PROJECT_BYTES_MAX, STREAM_PATH_BYTES_MAX, URL_PATH_BYTES_MAX};
+
+/// The segment between a project and a stream's path.
+const STREAM_SEGMENT: &str = "stream";
+/// The project of URLs that name none.
+const DEFAULT_PROJECT: &str = "_default";
+
+/// A project: 1 to 64 ASCII letters, digits, `_` or `-`, and not `stream`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Project(Box<str>);
+
+impl Project {
+    /// Reads a segment of a URL path. No escape is decoded: no legal character needs one.
+    ///
+    /// # Errors
+    /// [`NameError::InvalidProject`].
+    pub fn parse(segment: &str) -> Result<Project, NameError> {
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        let valid = (1..=PROJECT_BYTES_MAX).contains(&segment.len())
+            && segment.bytes().all(legal)
+            && segment != STREAM_SEGMENT;
+        if valid {
+            Ok(Project(segment.into()))
+        } else {
+            Err(NameError::InvalidProject)
+        }
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// `_default`, the project of URLs that name none.
+impl Default for Project {
+    fn default() -> Project {
+        Project(DEFAULT_PROJECT.into())
+    }
+}
+
+impl fmt::Display for Project {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The decoded path of a stream within its project: 1 to [`STREAM_PATH_BYTES_MAX`] bytes of UTF-8,
+/// segments joined by `/`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamPath(Box<str>);
+
+impl StreamPath {
+    /// Decodes the percent-encoded rest of a URL path behind the stream root.
+    ///
+    /// # Errors
+    /// [`NameError`], see its variants.
+    pub fn decode(encoded: &str) -> Result<StreamPath, NameError> {
+        StreamPath::from_decoded(&percent_decode(encoded)?)
+    }
+
+    /// Checks a path that is already decoded, such as one from storage.
+    ///
+    /// # Errors
+    /// [`NameError`], see its variants.
+    pub fn from_decoded(path: &str) -> Result<StreamPath, NameError> {
+        if path.is_empty() {
+            return Err(NameError::PathEmpty);
+        }
+        if path.len() > STREAM_PATH_BYTES_MAX {
+            return Err(NameError::PathTooLong);
+        }
+        if path.chars().any(char::is_control) {
+            return Err(NameError::ControlCharacter);
+        }
+        if path.contains('\\') {
+            return Err(NameError::Backslash);
+        }
+        for segment in path.split('/') {
+            match segment {
+                "" => return Err(NameError::EmptySegment),
+                "." | ".." => return Err(NameError::DotSegment),
+                _ => {}
+            }
+        }
+        Ok(StreamPath(path.into()))
+    }
+
+    /// The decoded path.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Which reserved segment the path begins with, if any.
+    #[must_use]
+    pub fn reserved(&self) -> Option<Reserved> {
+        match self.0.split('/').next() {
+            Some("__ds") => Some(Reserved::Subscriptions),
+            Some("session") => Some(Reserved::Session),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for StreamPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// First segments of paths that clients may not write to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reserved {
+    /// `__ds`: subscriptions (PROTOCOL.md §6).
+    Subscriptions,
+    /// `session`: streams of sessions. GET and HEAD work as on any stream.
+    Session,
+}
+
+/// A stream, named across the deployment.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamName {
+    /// The project that the stream belongs to.
+    pub project: Project,
+    /// Its path there.
+    pub path: StreamPath,
+}
+
+impl StreamName {
+    /// The name of the stream's object: `{project}/{path}`, at most 577 bytes.
+    #[must_use]
+    pub fn object_name(&self) -> String {
+        format!("{}/{}", self.project, self.path)
+    }
+
+    /// Reads what [`StreamName::object_name`] wrote.
+    ///
+    /// # Errors
+    /// [`NameError`] for anything else.
+    pub fn parse_object_name(name: &str) -> Result<StreamName, NameError> {
+        let (project, path) = name.split_once('/').ok_or(NameError::PathEmpty)?;
+        Ok(StreamName {
+            project: Project::parse(project)?,
+            path: StreamPath::from_decoded(path)?,
+        })
+    }
+
+    /// The URL path of the stream, with its project and percent-encoded.
+    #[must_use]
+    pub fn url_path(&self) -> String {
+        let mut url_path = format!("/v1/{}/{STREAM_SEGMENT}/", self.project);
+        for byte in self.path.0.bytes() {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                    url_path.push(char::from(byte));
+                }
+                _ => url_path.push_str(&format!("%{byte:02X}")),
+            }
+        }
+        url_path
+    }
+
+    /// Reads the value of `Stream-Forked-From` (PROTOCOL.md §4.2): the URL path of a stream, in
+    /// either form, percent-encoded as in a request. `within` is the project of the request.
+    ///
+    /// Full URLs, and paths relative to a stream root, are refused: each has an equal spelling as
+    /// a URL path, and one stream should have few.
+    ///
+    /// # Errors
+    /// [`ForkSourceError`], see its variants.
+    pub fn parse_reference(value: &str, within: &Project) -> Result<StreamName, ForkSourceError> {
+        match Route::parse(value).map_err(ForkSourceError::Name)? {
+            Route::Stream { name, .. } if name.project == *within => Ok(name),
+            Route::Stream { .. } => Err(ForkSourceError::OtherProject),
+            _ => Err(ForkSourceError::NotAStream),
+        }
+    }
+}
+
+/// What a URL path names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// `/health`.
+    Health,
+    /// A stream.
+    Stream {
+        /// Its name.
+        name: StreamName,
+        /// Whether clients may not write there, and why.
+        reserved: Option<Reserved>,
+    },
+    /// A stream root without a path: `/v1/{project}/stream` or `/v1/stream`.
+    ProjectRoot {
+        /// The project.
+        project: Project,
+    },
+    /// Anything else.
+    NotFound,
+}
+
+impl Route {
+    /// Reads the path of a URL, still percent-encoded, without query and fragment.
+    ///
+    /// # Errors
+    /// [`NameError`] when the path has the form of a stream's and its project or path is not
+    /// allowed, or when it is longer than any stream's.
+    pub fn parse(raw_path: &str) -> Result<Route, NameError> {
+        if raw_path.len() > URL_PATH_BYTES_MAX {
+            return Err(NameError::UrlTooLong);
+        }
+        if raw_path == "/health" {
+            return Ok(Route::Health);
+        }
+        let Some((project, encoded_path)) = raw_path.strip_prefix("/v1/").and_then(split_root)
+        else {
+            return Ok(Route::NotFound);
+        };
+        let project = match project {
+            Some(segment) => Project::parse(segment)?,
+            None => Project::default(),
+        };
+        let Some(encoded_path) = encoded_path else {
+            return Ok(Route::ProjectRoot { project });
+        };
+        let path = StreamPath::decode(encoded_path)?;
+        let reserved = path.reserved();
+        Ok(Route::Stream {
+            name: StreamName { project, path },
+            reserved,
+        })
+    }
+}
+
+/// Why a name is not allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NameError {
+    /// The URL path is longer than [`URL_PATH_BYTES_MAX`].
+    UrlTooLong,
+    /// The project is no [`Project`].
+    InvalidProject,
+    /// Nothing stands behind the stream root.
+    PathEmpty,
+    /// The decoded path is longer than [`STREAM_PATH_BYTES_MAX`].
+    PathTooLong,
+    /// A `%` without two hexadecimal digits behind it.
+    InvalidEscape,
+    /// A character that a URL path cannot hold as it is: outside ASCII, `?` or `#`.
+    Unencoded,
+    /// The decoded path is not UTF-8.
+    NotUtf8,
+    /// The decoded path holds a control character.
+    ControlCharacter,
+    /// The decoded path holds a backslash.
+    Backslash,
+    /// A slash is percent-encoded.
+    EncodedSlash,
+    /// Two slashes in a row, or one at the begin or end.
+    EmptySegment,
+    /// A segment is `.` or `..`.
+    DotSegment,
+}
+
+impl fmt::Display for NameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UrlTooLong => {
+                write!(f, "the URL path is longer than {URL_PATH_BYTES_MAX} bytes")
+            }
+            Self::InvalidProject => write!(
+                f,
+                "the project is not 1 to {PROJECT_BYTES_MAX} letters, digits, `_` or `-`, \
+                 or it is `{STREAM_SEGMENT}`"
+            ),
+            Self::PathEmpty => f.write_str("the stream's path is empty"),
+            Self::PathTooLong => {
+                write!(
+                    f,
+                    "the stream's path is longer than {STREAM_PATH_BYTES_MAX} bytes"
+                )
+            }
+            Self::InvalidEscape => {
+                f.write_str("the stream's path has a `%` without two hexadecimal digits")
+            }
+            Self::Unencoded => {
+                f.write_str("the stream's path has a character that must be percent-encoded")
+            }
+            Self::NotUtf8 => f.write_str("the stream's path is not UTF-8"),
+            Self::ControlCharacter => f.write_str("the stream's path has a control character"),
+            Self::Backslash => f.write_str("the stream's path has a backslash"),
+            Self::EncodedSlash => f.write_str("the stream's path has an encoded slash"),
+            Self::EmptySegment => f.write_str("the stream's path has an empty segment"),
+            Self::DotSegment => f.write_str("the stream's path has a `.` or `..` segment"),
+        }
+    }
+}
+
+impl std::error::Error for NameError {}
+
+/// Why a reference to another stream cannot be followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ForkSourceError {
+    /// The value is not the URL path of a stream.
+    NotAStream,
+    /// The value has the form of one, with a name that is not allowed.
+    Name(NameError),
+    /// The stream belongs to another project; for the caller it does not exist.
+    OtherProject,
+}
+
+impl fmt::Display for ForkSourceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAStream => f.write_str("the value is not the URL path of a stream"),
+            Self::Name(error) => error.fmt(f),
+            Self::OtherProject => f.write_str("the stream belongs to another project"),
+        }
+    }
+}
+
+impl std::error::Error for ForkSourceError {}
+
+/// Splits what follows `/v1/` into a project segment and the path behind the stream root, each
+/// `None` where it is left out. `None`: no stream root.
+fn split_root(rest: &str) -> Option<(Option<&str>, Option<&str>)> {
+    let (first, behind_first) = split_segment(rest);
+    if first == STREAM_SEGMENT {
+        return Some((None, behind_first));
+    }
+    let (second, behind_second) = split_segment(behind_first?);
+    (second == STREAM_SEGMENT).then_some((Some(first), behind_second))
+}
+
+/// The text before the first slash, and the text behind it if there is a slash.
+fn split_segment(path: &str) -> (&str, Option<&str>) {
+    match path.split_once('/') {
+        Some((segment, rest)) => (segment, Some(rest)),
+        None => (path, None),
+    }
+}
+
+/// Decodes each `%XX` once, except `%2F`, which is refused.
+fn percent_decode(encoded: &str) -> Result<String, NameError> {
+    let mut decoded = Vec::with_capacity(encoded.len());
+    let mut bytes = encoded.bytes();
+    while let Some(byte) = bytes.next() {
+        let byte = match byte {
+            b'%' => {
+                let (high, low) = (bytes.next().and_then(hex), bytes.next().and_then(hex));
+                match high.zip(low) {
+                    Some((2, 15)) => return Err(NameError::EncodedSlash),
+                    Some((high, low)) => high * 16 + low,
+                    None => return Err(NameError::InvalidEscape),
+                }
+            }
+            b'?' | b'#' | 0x80.. => return Err(NameError::Unencoded),
+            plain => plain,
+        };
+        decoded.push(byte);
+    }
+    String::from_utf8(decoded).map_err(|_| NameError::NotUtf8)
+}
+
+/// The value of a hexadecimal digit.
+fn hex(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
+}
