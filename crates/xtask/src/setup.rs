@@ -1,0 +1,136 @@
+//! `cargo xtask setup`: installs what building, hosting and deploying need, at pinned versions.
+//!
+//! Given rustup and Node, everything else lands inside the repository: cargo tools in `.tools`,
+//! npm packages in `node_modules`. Each step first looks whether it is done, so a second run
+//! takes a fraction of a second. A step that installs says so before it starts.
+
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::paths::Paths;
+use crate::process;
+use crate::stamp::{self, Stamp};
+
+const WASM_TARGET: &str = "wasm32-unknown-unknown";
+const NODE_MAJOR_MIN: u32 = 20;
+/// `wasm-bindgen-cli` must equal the version of the crate in Cargo.toml exactly.
+const CARGO_TOOLS: [(&str, &str, &str); 2] = [
+    ("worker-build", "0.8.7", "worker-build"),
+    ("wasm-bindgen-cli", "0.2.129", "wasm-bindgen"),
+];
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Also install what `test` needs
+    #[arg(long)]
+    tests: bool,
+}
+
+pub(crate) fn run(paths: &Paths, args: &Args) -> Result<()> {
+    tools(paths)?;
+    if args.tests {
+        conformance(paths)?;
+    }
+    Ok(())
+}
+
+/// Installs what `build`, `dev` and `deploy` need.
+pub(crate) fn tools(paths: &Paths) -> Result<()> {
+    check_node(paths)?;
+    ensure_wasm_target(paths)?;
+    for (package, version, binary) in CARGO_TOOLS {
+        ensure_cargo_tool(paths, package, version, binary)?;
+    }
+    ensure_node_modules(paths, "wrangler", &paths.wrangler())
+}
+
+/// Installs what the conformance suites need on top.
+pub(crate) fn conformance(paths: &Paths) -> Result<()> {
+    ensure_node_modules(paths, "conformance", &paths.conformance())
+}
+
+fn check_node(paths: &Paths) -> Result<()> {
+    let version = process::stdout(process::command(paths, "node").arg("--version"))
+        .with_context(|| format!("Node {NODE_MAJOR_MIN} or newer is needed"))?;
+    let major = version
+        .trim_start_matches('v')
+        .split('.')
+        .next()
+        .and_then(|n| n.parse().ok());
+    if major.is_none_or(|major: u32| major < NODE_MAJOR_MIN) {
+        bail!("Node {NODE_MAJOR_MIN} or newer is needed; found {version}");
+    }
+    Ok(())
+}
+
+fn ensure_wasm_target(paths: &Paths) -> Result<()> {
+    let mut rustc = process::command(paths, "rustc");
+    rustc.args(["--print", "target-libdir", "--target", WASM_TARGET]);
+    if Path::new(&process::stdout(&mut rustc)?).is_dir() {
+        return Ok(());
+    }
+    step(&format!("rustup target {WASM_TARGET}"), || {
+        let mut rustup = process::command(paths, "rustup");
+        rustup.args(["target", "add", WASM_TARGET]);
+        process::logged(paths, "setup-rustup", &mut rustup)?
+            .check()
+            .map(drop)
+    })
+}
+
+fn ensure_cargo_tool(paths: &Paths, package: &str, version: &str, binary: &str) -> Result<()> {
+    // Cargo's own record of what it has installed below this root.
+    let installed = fs::read_to_string(paths.tools().join(".crates.toml")).unwrap_or_default();
+    let wanted = format!("\"{package} {version} (");
+    if installed.contains(&wanted) && paths.tool(binary).is_file() {
+        return Ok(());
+    }
+    step(
+        &format!("{package} {version} (from source, takes minutes)"),
+        || {
+            let build = paths.tools().join("target");
+            let mut cargo = process::command(paths, "cargo");
+            cargo
+                .args(["install", "--locked", "--force", "--root"])
+                .arg(paths.tools());
+            cargo
+                .arg("--target-dir")
+                .arg(&build)
+                .arg(format!("{package}@{version}"));
+            process::logged(paths, &format!("setup-{package}"), &mut cargo)?.check()?;
+            fs::remove_dir_all(&build).context("cannot remove what cargo install left")
+        },
+    )
+}
+
+fn ensure_node_modules(paths: &Paths, name: &str, directory: &Path) -> Result<()> {
+    let inputs = ["package.json", "package-lock.json", ".npmrc"].map(|file| directory.join(file));
+    let inputs = stamp::hash_of_contents(&inputs)?;
+    let stamp = Stamp::new(paths, &format!("npm-{name}"));
+    if stamp.matches(&inputs) && directory.join("node_modules").is_dir() {
+        return Ok(());
+    }
+    stamp.clear()?;
+    step(&format!("npm packages of {name}/"), || {
+        let mut npm = process::command(paths, "npm");
+        npm.arg("ci").current_dir(directory);
+        process::logged(paths, &format!("setup-npm-{name}"), &mut npm)?
+            .check()
+            .map(drop)
+    })?;
+    stamp.write(&inputs)
+}
+
+fn step(what: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    eprintln!("setup: {what} ...");
+    let started = Instant::now();
+    work().with_context(|| format!("setup: {what}"))?;
+    eprintln!(
+        "setup: {what}: done in {:.1} s",
+        started.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
