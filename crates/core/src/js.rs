@@ -47,6 +47,38 @@ extern "C" {
     #[wasm_bindgen(method, catch, js_name = toArray)]
     pub(crate) fn to_array(this: &SqlRows) -> Result<js_sys::Array, JsValue>;
 
+    /// A Durable Object namespace.
+    #[derive(Clone)]
+    pub(crate) type Namespace;
+
+    #[wasm_bindgen(method, catch, js_name = getByName)]
+    pub(crate) fn get_by_name(this: &Namespace, name: &str) -> Result<Stub, JsValue>;
+
+    /// `Headers`, asked with names that JavaScript knows already.
+    #[derive(Clone)]
+    pub(crate) type HeaderMap;
+
+    #[wasm_bindgen(method)]
+    pub(crate) fn get(this: &HeaderMap, name: &js_sys::JsString) -> Option<String>;
+
+    /// A Durable Object's stub.
+    pub(crate) type Stub;
+
+    #[wasm_bindgen(method, catch)]
+    pub(crate) fn fetch(
+        this: &Stub,
+        request: &web_sys::Request,
+    ) -> Result<js_sys::Promise, JsValue>;
+
+    /// A promise that is passed on, with callbacks of ours.
+    pub(crate) type Thenable;
+
+    #[wasm_bindgen(method)]
+    pub(crate) fn catch(this: &Thenable, callback: &js_sys::Function) -> Thenable;
+
+    #[wasm_bindgen(method)]
+    pub(crate) fn then(this: &Thenable, callback: &js_sys::Function) -> Thenable;
+
     /// What events can be listened to at.
     #[derive(Clone)]
     pub(crate) type EventTarget;

@@ -1,7 +1,11 @@
 //! Headers and query of a request, parsed into the engine's types: the engine never sees a
 //! header.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use engine::fork::ForkWish;
+use js_sys::JsString;
 use protocol::content_type::ContentType;
 use protocol::error::{ApiError, ErrorCode};
 use protocol::headers::{StreamSeq, is_closed, name, parse_sub_offset};
@@ -10,15 +14,31 @@ use protocol::name::{ForkSourceError, Project, StreamName};
 use protocol::offset::OffsetParam;
 use protocol::producer::Producer;
 
+use wasm_bindgen::{JsCast, JsValue};
+
+use crate::js::HeaderMap;
 use crate::respond::Failure;
 
+thread_local! {
+    /// Header names as JavaScript strings: made once, so that asking for a header copies nothing
+    /// into JavaScript.
+    static NAMES: RefCell<HashMap<&'static str, JsString>> = RefCell::default();
+}
+
 /// The headers of a platform request.
-pub(crate) struct Headers(pub(crate) web_sys::Headers);
+pub(crate) struct Headers(HeaderMap);
 
 impl Headers {
+    pub(crate) fn of(request: &web_sys::Request) -> Self {
+        Self(JsValue::from(request.headers()).unchecked_into())
+    }
+
     /// The value of a header, if it is present; it may be empty.
-    pub(crate) fn get(&self, name: &str) -> Option<String> {
-        self.0.get(name).ok().flatten()
+    pub(crate) fn get(&self, name: &'static str) -> Option<String> {
+        NAMES.with(|names| match names.try_borrow_mut() {
+            Ok(mut names) => self.0.get(names.entry(name).or_insert_with(|| JsString::from(name))),
+            Err(_) => self.0.get(&JsString::from(name)),
+        })
     }
 }
 

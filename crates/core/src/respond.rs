@@ -17,11 +17,13 @@ use worker::console_error;
 
 use crate::object::JsBytes;
 
-/// Headers that every response carries, as the inside of a JSON object (PROTOCOL §12.7; CORS for
-/// every origin, which is what `AUTH=none` means).
-const COMMON_HEADERS: &str = concat!(
-    r#""x-content-type-options":"nosniff","cross-origin-resource-policy":"cross-origin","#,
-    r#""access-control-allow-origin":"*","access-control-expose-headers":""#,
+/// Headers that every response carries, as the inside of a JSON object (PROTOCOL §12.7).
+const COMMON_HEADERS: &str =
+    r#""x-content-type-options":"nosniff","cross-origin-resource-policy":"cross-origin""#;
+
+/// CORS for every origin, which is what `AUTH=none` means.
+const CORS_HEADERS: &str = concat!(
+    r#","access-control-allow-origin":"*","access-control-expose-headers":""#,
     "stream-next-offset, stream-cursor, stream-up-to-date, stream-closed, stream-ttl, ",
     "stream-expires-at, stream-sse-data-encoding, producer-epoch, producer-seq, ",
     "producer-expected-seq, producer-received-seq, etag, location, retry-after\""
@@ -42,12 +44,13 @@ pub(crate) struct Reply {
     status: u16,
     headers: Vec<(&'static str, Cow<'static, str>)>,
     body: Body,
+    cors: bool,
 }
 
 impl Reply {
     /// A reply without body.
     pub(crate) fn new(status: u16) -> Self {
-        Self { status, headers: Vec::with_capacity(8), body: Body::Empty }
+        Self { status, headers: Vec::with_capacity(8), body: Body::Empty, cors: true }
     }
 
     /// Adds a header.
@@ -65,6 +68,13 @@ impl Reply {
         if condition { self.header(name, value) } else { self }
     }
 
+    /// Leaves the CORS headers out when no browser asks. Only for responses that no cache keeps:
+    /// a browser might be given what was made for somebody else.
+    pub(crate) fn cors(mut self, cors: bool) -> Self {
+        self.cors = cors;
+        self
+    }
+
     /// Sets the body.
     pub(crate) fn body(mut self, body: Body) -> Self {
         self.body = body;
@@ -75,7 +85,7 @@ impl Reply {
     pub(crate) fn into_response(self) -> Result<web_sys::Response, JsValue> {
         let init = web_sys::ResponseInit::new();
         init.set_status(self.status);
-        init.set_headers(&headers_object(&self.headers)?);
+        init.set_headers(&headers_object(&self.headers, self.cors)?);
         match self.body {
             Body::Empty => web_sys::Response::new_with_opt_str_and_init(None, &init),
             Body::Text(text) => web_sys::Response::new_with_opt_str_and_init(Some(&text), &init),
@@ -89,10 +99,14 @@ impl Reply {
 /// All headers as one JavaScript object: one crossing instead of two a header.
 fn headers_object(
     headers: &[(&'static str, Cow<'static, str>)],
+    cors: bool,
 ) -> Result<JsValue, JsValue> {
     let mut json = String::with_capacity(640);
     json.push('{');
     json.push_str(COMMON_HEADERS);
+    if cors {
+        json.push_str(CORS_HEADERS);
+    }
     for (name, value) in headers {
         json.push_str(",\"");
         json.push_str(name);
@@ -107,7 +121,7 @@ fn headers_object(
 pub(crate) fn headers_of(
     headers: &[(&'static str, Cow<'static, str>)],
 ) -> Result<worker::Headers, JsValue> {
-    let object = headers_object(headers)?.unchecked_into();
+    let object = headers_object(headers, true)?.unchecked_into();
     web_sys::Headers::new_with_record_from_str_to_str(&object).map(worker::Headers)
 }
 

@@ -41,4 +41,5 @@ pub mod producers;
 pub mod read;
 mod stream;
 
+pub use offsets::OffsetError;
 pub use stream::{Missing, Stream};

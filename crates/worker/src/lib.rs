@@ -1,49 +1,46 @@
 //! The one deployable: the route table, and the classes that the platform looks for.
 
 use durable_streams_core::edge;
+use js_sys::Promise;
 use protocol::error::{ApiError, ErrorCode};
 use protocol::name::{Reserved, Route};
-use wasm_bindgen::JsValue;
-use worker::{Context, Env, Result, event};
+use wasm_bindgen::prelude::*;
+use worker::Env;
 
 pub use durable_streams_core::StreamObject;
 
-/// Every request of a client.
-#[event(fetch)]
-async fn fetch(request: web_sys::Request, env: Env, _context: Context) -> Result<web_sys::Response> {
-    Ok(route(request, &env).await?)
-}
-
-async fn route(
-    request: web_sys::Request,
-    env: &Env,
-) -> core::result::Result<web_sys::Response, JsValue> {
+/// Every request of a client. Exported by hand, so that a promise of the platform can be passed
+/// on as it is.
+///
+/// # Errors
+/// Only what the platform throws while a response is built.
+#[wasm_bindgen]
+pub fn fetch(request: web_sys::Request, env: Env, _context: JsValue) -> Result<Promise, JsValue> {
     let url = request.url();
     let method = request.method();
     let route = match Route::parse(edge::path_of(&url)) {
         Ok(route) => route,
-        Err(error) => return edge::bad_name(&error),
+        Err(error) => return edge::resolved(edge::bad_name(&error)),
     };
-    match (route, method.as_str()) {
-        (Route::Stream { .. }, "OPTIONS") => edge::options(edge::STREAM_METHODS),
-        (Route::Stream { reserved: Some(Reserved::Session), name }, "GET" | "HEAD") => {
-            edge::stream(request, &name, env).await
+    let reply = match (route, method.as_str()) {
+        (Route::Stream { reserved: Some(Reserved::Session) | None, name }, "GET" | "HEAD")
+        | (Route::Stream { reserved: None, name }, "PUT" | "POST" | "DELETE") => {
+            return edge::stream(&request, &name, env);
         }
         (Route::Stream { reserved: Some(_), .. }, "GET" | "HEAD") => {
-            edge::error(ApiError::new(ErrorCode::RouteNotFound, "There is nothing at this path yet."))
+            edge::error(ApiError::new(ErrorCode::RouteNotFound, "There is no such resource."))
         }
         (Route::Stream { reserved: Some(_), .. }, "PUT" | "POST" | "DELETE") => {
             edge::error(ApiError::new(ErrorCode::Reserved, "This path is reserved for the service."))
         }
-        (Route::Stream { name, .. }, "GET" | "HEAD" | "PUT" | "POST" | "DELETE") => {
-            edge::stream(request, &name, env).await
-        }
+        (Route::Stream { .. }, "OPTIONS") => edge::options(edge::STREAM_METHODS),
         (Route::Stream { .. }, _) => edge::method_not_allowed(edge::STREAM_METHODS),
-        (Route::Health, "GET" | "HEAD") => edge::health(env),
-        (Route::Health, "OPTIONS") => edge::options("GET, HEAD, OPTIONS"),
-        (Route::Health, _) => edge::method_not_allowed("GET, HEAD, OPTIONS"),
+        (Route::Health, "GET" | "HEAD") => edge::health(&env),
+        (Route::Health, "OPTIONS") => edge::options(edge::HEALTH_METHODS),
+        (Route::Health, _) => edge::method_not_allowed(edge::HEALTH_METHODS),
         (Route::ProjectRoot { .. } | Route::NotFound, _) => {
             edge::error(ApiError::new(ErrorCode::RouteNotFound, "There is no such resource."))
         }
-    }
+    };
+    edge::resolved(reply)
 }

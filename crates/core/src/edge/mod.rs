@@ -8,14 +8,18 @@ mod long_poll;
 mod socket;
 mod sse;
 
+use std::cell::RefCell;
+
+use js_sys::{Function, Promise};
 use protocol::error::{ApiError, ErrorCode};
 use protocol::headers::name;
 use protocol::name::{NameError, StreamName};
-use wasm_bindgen::JsValue;
-use wasm_bindgen_futures::JsFuture;
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::{JsFuture, future_to_promise};
 use worker::Env;
 
 use crate::config::Config;
+use crate::js::{Namespace, Thenable};
 use crate::request::{Mode, ReadQuery, split_url};
 use crate::respond::{Body, Failure, Reply, internal};
 
@@ -25,54 +29,91 @@ pub const STREAM_BINDING: &str = "STREAM";
 /// Methods of a stream, for `Allow` and preflights.
 pub const STREAM_METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
 
+/// Methods of `/health`.
+pub const HEALTH_METHODS: &str = "GET, HEAD, OPTIONS";
+
 type Response = Result<web_sys::Response, JsValue>;
 
-/// Any request to a stream.
+/// Any request to a stream. What is not a live read is passed on, and the object's promise of a
+/// response is handed to the platform as it is.
 ///
 /// # Errors
 /// Only what the platform throws while a response is built.
-pub async fn stream(request: web_sys::Request, name: &StreamName, env: &Env) -> Response {
-    match try_stream(request, name, env).await {
-        Ok(response) => Ok(response),
-        Err(failure) => failure.reply().into_response(),
-    }
-}
-
-async fn try_stream(
-    request: web_sys::Request,
-    name: &StreamName,
-    env: &Env,
-) -> Result<web_sys::Response, Failure> {
+pub fn stream(request: &web_sys::Request, name: &StreamName, env: Env) -> Result<Promise, JsValue> {
     let object = name.object_name();
     if request.method() == "GET" {
         let url = request.url();
-        let (_, _, query) = split_url(&url);
         // A malformed query is the object's to refuse: first comes whether there is a stream.
-        if let Ok(query) = ReadQuery::parse(query) {
-            match query.mode {
-                Mode::CatchUp => {}
-                Mode::LongPoll => return long_poll::serve(&url, &query, &object, env).await,
-                Mode::Sse => return sse::serve(&url, &query, &object, env).await,
-            }
+        let query = ReadQuery::parse(split_url(&url).2);
+        if let Some(query) = query.ok().filter(|query| query.mode != Mode::CatchUp) {
+            return Ok(future_to_promise(async move {
+                let served = match query.mode {
+                    Mode::Sse => sse::serve(&url, &query, &object, &env).await,
+                    _ => long_poll::serve(&url, &query, &object, &env).await,
+                };
+                served.or_else(|failure| failure.reply().into_response()).map(JsValue::from)
+            }));
         }
     }
-    forward(&request, &object, env).await
+    match call_object(request, &object, &env) {
+        Ok(promise) => Ok(or_unavailable(promise)),
+        Err(error) => resolved(unavailable(error).reply().into_response()),
+    }
 }
 
-/// Passes a request on to a stream's object.
-async fn forward(
+/// A response that is there already, as the promise that the platform wants.
+///
+/// # Errors
+/// Passes on what the platform threw.
+pub fn resolved(response: Response) -> Result<Promise, JsValue> {
+    response.map(|response| Promise::resolve(&JsValue::from(response)))
+}
+
+/// The same promise, with a rejection turned into an error response.
+fn or_unavailable(promise: Promise) -> Promise {
+    thread_local! {
+        static UNAVAILABLE: Function = Closure::<dyn Fn(JsValue) -> Result<JsValue, JsValue>>::new(
+            |error| unavailable(error).reply().into_response().map(JsValue::from),
+        )
+        .into_js_value()
+        .unchecked_into();
+    }
+    let promise: &Thenable = promise.unchecked_ref();
+    JsValue::from(UNAVAILABLE.with(|callback| promise.catch(callback))).unchecked_into()
+}
+
+/// Starts a call of a stream's object.
+fn call_object(request: &web_sys::Request, object: &str, env: &Env) -> Result<Promise, JsValue> {
+    thread_local! {
+        /// The binding: the same object for the whole life of the isolate.
+        static NAMESPACE: RefCell<Option<Namespace>> = const { RefCell::new(None) };
+    }
+    let known = NAMESPACE.with(|namespace| namespace.try_borrow().ok().and_then(|known| known.clone()));
+    let namespace = match known {
+        Some(namespace) => namespace,
+        None => {
+            let namespace = env.durable_object(STREAM_BINDING)?;
+            let namespace: Namespace = JsValue::from(namespace.as_ref()).unchecked_into();
+            NAMESPACE.with(|known| known.replace(Some(namespace.clone())));
+            namespace
+        }
+    };
+    namespace.get_by_name(object)?.fetch(request)
+}
+
+/// Passes a request on to a stream's object, and its response back, as they are.
+pub(crate) async fn forward(
     request: &web_sys::Request,
     object: &str,
     env: &Env,
 ) -> Result<web_sys::Response, Failure> {
-    let stub = env.durable_object(STREAM_BINDING).and_then(|namespace| namespace.get_by_name(object));
-    let stub = stub.map_err(unavailable)?;
-    let response = stub.fetch_with_request(Clone::clone(request).into()).await.map_err(unavailable)?;
-    Ok(response.into())
+    let response = JsFuture::from(call_object(request, object, env).map_err(unavailable)?).await;
+    response.map(JsCast::unchecked_into).map_err(unavailable)
 }
 
-fn unavailable(error: worker::Error) -> Failure {
-    internal("calling the stream", &JsValue::from_str(&error.to_string()));
+/// The object of a stream did not answer.
+pub(crate) fn unavailable(error: JsValue) -> Failure {
+    internal("calling the stream", &error);
     Failure::new(ErrorCode::Unavailable, "The stream did not answer; ask again.")
         .header(name::RETRY_AFTER, "1")
 }
@@ -138,10 +179,6 @@ pub fn bad_name(error: &NameError) -> Response {
         _ => ErrorCode::InvalidPath,
     };
     self::error(ApiError::new(code, error.to_string()))
-}
-
-async fn settled(promise: js_sys::Promise, doing: &str) -> Result<JsValue, Failure> {
-    JsFuture::from(promise).await.map_err(|error| internal(doing, &error))
 }
 
 /// The path of a URL, still percent-encoded.

@@ -13,9 +13,9 @@ use protocol::live::{CLOSE_STREAM_GONE, Frame, FrameHead, Grant};
 use protocol::offset::{Offset, Position};
 use wasm_bindgen::prelude::Closure;
 use wasm_bindgen::{JsCast, JsValue};
-use worker::{Env, WebSocket};
+use worker::{Env, Response, WebSocket};
 
-use super::unavailable;
+use super::forward;
 use crate::js;
 use crate::respond::{Failure, internal};
 
@@ -57,14 +57,11 @@ pub(crate) async fn attach(url: &str, object: &str, env: &Env) -> Result<Attache
     headers.set(name::UPGRADE, "websocket").map_err(broken)?;
     init.set_headers(&headers);
     let request = web_sys::Request::new_with_str_and_init(url, &init).map_err(broken)?;
-    let stub = env
-        .durable_object(super::STREAM_BINDING)
-        .and_then(|namespace| namespace.get_by_name(object))
-        .map_err(unavailable)?;
-    let response = stub.fetch_with_request(request.into()).await.map_err(unavailable)?;
-    if response.status_code() != 101 {
-        return Ok(Attached::Answer(response.into()));
+    let response = forward(&request, object, env).await?;
+    if response.status() != 101 {
+        return Ok(Attached::Answer(response));
     }
+    let response = Response::from(response);
     let header = |name: &str| response.headers().get(name).ok().flatten();
     let content_type = header(name::CONTENT_TYPE).and_then(|text| ContentType::parse(&text).ok());
     let tail = header(name::STREAM_NEXT_OFFSET).and_then(|text| text.parse().ok());

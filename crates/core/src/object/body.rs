@@ -3,48 +3,98 @@
 //! The platform ends the body of an aborted upload as if it were complete, so a declared length
 //! is compared before anything is appended. A body that grows past the limit is not read on.
 
-use js_sys::Uint8Array;
+use engine::log::Blob;
+use js_sys::{ArrayBuffer, Function, Promise, Uint8Array};
 use protocol::error::{ApiError, ErrorCode};
 use protocol::headers::name;
-use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::ReadableStreamDefaultReader;
 
 use super::{Call, JsBytes};
+use crate::js;
 use crate::respond::Failure;
-use engine::log::Blob;
+
+/// How a body is going to arrive.
+pub(crate) enum Body {
+    /// There is none.
+    Empty,
+    /// In one piece.
+    Whole {
+        /// Resolves to an `ArrayBuffer`.
+        promise: Promise,
+        /// The declared length.
+        length: u64,
+    },
+    /// In pieces of unknown number.
+    Chunked {
+        /// The pieces.
+        stream: web_sys::ReadableStream,
+        /// Most bytes to take.
+        max: u64,
+    },
+}
 
 fn too_large(max: u64) -> Failure {
     let message = format!("The body is larger than {max} bytes.");
     ApiError::new(ErrorCode::BodyTooLarge, message).with("bytesMax", max).into()
 }
 
-fn incomplete(_: JsValue) -> Failure {
+fn incomplete<E>(_: E) -> Failure {
     Failure::new(ErrorCode::BodyIncomplete, "The body ended before its announced length.")
 }
 
-/// Reads the whole body, at most `max` bytes.
-pub(crate) async fn read(call: &Call, max: u64) -> Result<JsBytes, Failure> {
+/// Starts to read a body of at most `max` bytes.
+pub(crate) fn begin(call: &Call, max: u64) -> Result<Body, Failure> {
     let declared = call.headers.get(name::CONTENT_LENGTH).and_then(|text| text.parse().ok());
     if declared.is_some_and(|length: u64| length > max) {
         return Err(too_large(max));
     }
-    let bytes = match (call.request.body(), declared) {
-        (None, _) => JsBytes::from_vec(Vec::new()),
-        (Some(_), Some(_)) => {
-            let promise = call.request.array_buffer().map_err(incomplete)?;
-            let buffer = JsFuture::from(promise).await.map_err(incomplete)?;
-            JsBytes::new(Uint8Array::new(&buffer))
+    match (call.request.body(), declared) {
+        (_, Some(0)) => Ok(Body::Empty),
+        (None, None) => Ok(Body::Empty),
+        (None, Some(_)) => Err(incomplete(())),
+        (Some(_), Some(length)) => {
+            Ok(Body::Whole { promise: call.request.array_buffer().map_err(incomplete)?, length })
         }
-        (Some(stream), None) => read_chunks(&stream, max).await?,
-    };
-    match declared {
-        Some(length) if length != bytes.len() => Err(incomplete(JsValue::NULL)),
-        _ => Ok(bytes),
+        (Some(stream), None) => Ok(Body::Chunked { stream, max }),
     }
 }
 
-async fn read_chunks(stream: &web_sys::ReadableStream, max: u64) -> Result<JsBytes, Failure> {
+/// The bytes of a body that arrived in one piece.
+pub(crate) fn whole(buffer: &JsValue, length: u64) -> Result<JsBytes, Failure> {
+    let buffer = buffer.dyn_ref::<ArrayBuffer>().ok_or(()).map_err(incomplete)?;
+    let bytes = JsBytes::new(Uint8Array::new(buffer));
+    if bytes.len() == length { Ok(bytes) } else { Err(incomplete(())) }
+}
+
+/// Calls `callback` with what `promise` resolves to, or with nothing when it is rejected.
+pub(crate) fn then(promise: &Promise, callback: &Function) {
+    thread_local! {
+        static NOTHING: Function = Closure::<dyn Fn(JsValue) -> JsValue>::new(|_| JsValue::NULL)
+            .into_js_value()
+            .unchecked_into();
+    }
+    let promise: &js::Thenable = promise.unchecked_ref();
+    NOTHING.with(|nothing| promise.catch(nothing).then(callback));
+}
+
+/// Reads the whole body, at most `max` bytes.
+pub(crate) async fn read(call: &Call, max: u64) -> Result<JsBytes, Failure> {
+    match begin(call, max)? {
+        Body::Empty => Ok(JsBytes::from_vec(Vec::new())),
+        Body::Whole { promise, length } => {
+            whole(&JsFuture::from(promise).await.map_err(incomplete)?, length)
+        }
+        Body::Chunked { stream, max } => read_chunks(&stream, max).await,
+    }
+}
+
+/// Reads a body of unknown length, at most `max` bytes.
+pub(crate) async fn read_chunks(
+    stream: &web_sys::ReadableStream,
+    max: u64,
+) -> Result<JsBytes, Failure> {
     let reader: ReadableStreamDefaultReader = stream.get_reader().unchecked_into();
     let mut parts: Vec<JsBytes> = Vec::new();
     let mut length = 0;

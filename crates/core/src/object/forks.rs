@@ -14,7 +14,6 @@ use engine::Missing;
 use js_sys::Uint8Array;
 use protocol::content_type::ContentType;
 use protocol::error::ErrorCode;
-use protocol::headers::name;
 use protocol::lifetime::Lifetime;
 use protocol::offset::{Generation, Offset, OffsetParam, Position};
 use protocol::time::UnixMillis;
@@ -23,7 +22,7 @@ use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::JsFuture;
 
 use super::{Answer, Call, INTERNAL, Inner, JsBytes, body};
-use crate::edge::STREAM_BINDING;
+use crate::edge::{forward, unavailable};
 use crate::js;
 use crate::respond::{Body, Failure, Reply, internal};
 
@@ -212,14 +211,6 @@ impl Inner {
         operation: &str,
         body: Option<String>,
     ) -> Result<web_sys::Response, Failure> {
-        let unavailable = |error: JsValue| {
-            internal("calling another stream", &error);
-            Failure::new(ErrorCode::Unavailable, "Another stream did not answer; ask again.")
-                .header(name::RETRY_AFTER, "1")
-        };
-        let failed = |error: worker::Error| unavailable(JsValue::from_str(&error.to_string()));
-        let stub = self.env.durable_object(STREAM_BINDING).map_err(failed)?;
-        let stub = stub.get_by_name(object).map_err(failed)?;
         let init = web_sys::RequestInit::new();
         if let Some(body) = body {
             init.set_method("POST");
@@ -227,8 +218,7 @@ impl Inner {
         }
         let url = format!("http://object{INTERNAL}{operation}");
         let request = web_sys::Request::new_with_str_and_init(&url, &init).map_err(unavailable)?;
-        let response = stub.fetch_with_request(request.into()).await.map_err(failed)?;
-        let response = web_sys::Response::from(response);
+        let response = forward(&request, object, &self.env).await?;
         match response.status() {
             200 => Ok(response),
             status => Err(unavailable(JsValue::from_str(&format!("status {status}")))),

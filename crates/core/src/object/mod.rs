@@ -23,14 +23,15 @@ use engine::Stream;
 use engine::log::LogError;
 use engine::log::sql::SqlLog;
 use protocol::error::{ApiError, ErrorCode};
+use js_sys::Promise;
 use wasm_bindgen::JsCast;
-use worker::{
-    DurableObject, Env, Request, Response, State, WebSocket, WebSocketIncomingMessage,
-    console_error, durable_object,
-};
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::future_to_promise;
+use worker::{Env, Response, State, console_error, worker_sys};
 
 use crate::config::Config;
 use crate::js;
+use crate::edge::path_of;
 use crate::request::{Headers, split_url};
 use crate::respond::{Failure, Reply, internal};
 use appends::Appends;
@@ -45,7 +46,7 @@ type ObjectStream = Stream<SqlLog<ObjectDatabase>>;
 pub(crate) const INTERNAL: &str = "/internal/";
 
 /// The Durable Object of one stream path.
-#[durable_object]
+#[wasm_bindgen]
 pub struct StreamObject {
     inner: Rc<Inner>,
 }
@@ -70,10 +71,16 @@ pub(crate) struct Call {
     pub(crate) headers: Headers,
 }
 
-impl DurableObject for StreamObject {
-    fn new(state: State, env: Env) -> Self {
-        let storage: js::Storage =
-            wasm_bindgen::JsValue::from(state.storage().as_raw()).unchecked_into();
+/// The handlers that the platform calls. They are exported by hand: a response goes back as the
+/// platform's own object, which the `durable_object` macro would take apart and build again.
+#[wasm_bindgen]
+impl StreamObject {
+    /// A fresh instance; it loads nothing yet.
+    #[wasm_bindgen(constructor)]
+    #[must_use]
+    pub fn new(state: worker_sys::DurableObjectState, env: Env) -> Self {
+        let state = State::from(state);
+        let storage: js::Storage = JsValue::from(state.storage().as_raw()).unchecked_into();
         let config = Config::from_env(&env);
         Self {
             inner: Rc::new(Inner {
@@ -89,45 +96,49 @@ impl DurableObject for StreamObject {
         }
     }
 
-    async fn fetch(&self, request: Request) -> worker::Result<Response> {
-        let request = Clone::clone(request.inner());
-        let call = Call { url: request.url(), headers: Headers(request.headers()), request };
-        let answer = self.inner.clone().answer(call).await;
-        match answer {
-            Ok(Answer::Reply(reply)) => Ok(reply.into_response()?.into()),
-            Ok(Answer::Socket(response)) => Ok(response),
-            Err(failure) => Ok(failure.reply().into_response()?.into()),
+    /// A request that the edge passed on, or a call of another stream's object.
+    pub fn fetch(&self, request: web_sys::Request) -> Promise {
+        let inner = Rc::clone(&self.inner);
+        let headers = Headers::of(&request);
+        let call = Call { url: request.url(), headers, request };
+        if call.request.method() == "POST" && !path_of(&call.url).starts_with(INTERNAL) {
+            return inner.post(&call);
         }
+        future_to_promise(async move {
+            let response = match inner.answer(call).await {
+                Ok(Answer::Reply(reply)) => reply.into_response()?,
+                Ok(Answer::Socket(response)) => response.into(),
+                Err(failure) => failure.reply().into_response()?,
+            };
+            Ok(response.into())
+        })
     }
 
-    async fn alarm(&self) -> worker::Result<Response> {
-        self.inner.on_alarm().await;
-        Response::empty()
+    /// The alarm: duties that are due.
+    pub fn alarm(&self) -> Promise {
+        let inner = Rc::clone(&self.inner);
+        future_to_promise(async move {
+            inner.on_alarm().await;
+            Ok(JsValue::UNDEFINED)
+        })
     }
 
-    async fn websocket_message(
-        &self,
-        socket: WebSocket,
-        message: WebSocketIncomingMessage,
-    ) -> worker::Result<()> {
-        self.inner.on_message(&socket, &message);
-        Ok(())
+    /// A message on a reader's socket.
+    #[wasm_bindgen(js_name = webSocketMessage)]
+    pub fn web_socket_message(&self, socket: web_sys::WebSocket, message: &JsValue) {
+        self.inner.on_message(&socket.into(), message);
     }
 
-    async fn websocket_close(
-        &self,
-        socket: WebSocket,
-        _code: usize,
-        _reason: String,
-        _was_clean: bool,
-    ) -> worker::Result<()> {
-        self.inner.on_close(&socket);
-        Ok(())
+    /// A reader's socket has closed.
+    #[wasm_bindgen(js_name = webSocketClose)]
+    pub fn web_socket_close(&self, socket: web_sys::WebSocket) {
+        self.inner.on_close(&socket.into());
     }
 
-    async fn websocket_error(&self, socket: WebSocket, _error: worker::Error) -> worker::Result<()> {
-        self.inner.on_close(&socket);
-        Ok(())
+    /// A reader's socket has broken.
+    #[wasm_bindgen(js_name = webSocketError)]
+    pub fn web_socket_error(&self, socket: web_sys::WebSocket) {
+        self.inner.on_close(&socket.into());
     }
 }
 
@@ -152,7 +163,6 @@ impl Inner {
             return self.answer_object(operation, query, &call).await;
         }
         match call.request.method().as_str() {
-            "POST" => self.post(&call).await,
             "GET" => self.get(&call, query),
             "PUT" => self.put(&call, path).await,
             "HEAD" => self.head(),

@@ -23,7 +23,8 @@ use protocol::live::{CLOSE_STREAM_GONE, FrameHead, Grant};
 use protocol::offset::Position;
 use protocol::time::UnixMillis;
 use serde::{Deserialize, Serialize};
-use worker::{Response, State, WebSocket, WebSocketIncomingMessage, WebSocketPair};
+use wasm_bindgen::{JsCast, JsValue};
+use worker::{Response, State, WebSocket, WebSocketPair};
 
 use super::{Answer, Call, Inner, JsBytes};
 use crate::js;
@@ -293,11 +294,11 @@ impl Inner {
     }
 
     /// A grant of the edge.
-    pub(crate) fn on_message(&self, socket: &WebSocket, message: &WebSocketIncomingMessage) {
+    pub(crate) fn on_message(&self, socket: &WebSocket, message: &JsValue) {
         // Loads the stream, and with it the readers, if the object has slept.
         let _ = self.with_stream(|_| ());
-        let WebSocketIncomingMessage::Binary(bytes) = message else { return };
-        let Ok(grant) = Grant::decode(bytes) else { return };
+        let Some(bytes) = message.dyn_ref::<js_sys::ArrayBuffer>() else { return };
+        let Ok(grant) = Grant::decode(&js_sys::Uint8Array::new(bytes).to_vec()) else { return };
         let Ok(Some(attachment)) = socket.deserialize_attachment::<Attachment>() else { return };
         let Some(mut reader) = self.take_reader(attachment.id) else { return };
         reader.granted = reader.granted.max(grant.up_to);

@@ -2,9 +2,7 @@
 
 use std::rc::Rc;
 
-use engine::append::Append;
 use engine::create::{Create, Created};
-use engine::log::Blob;
 use engine::read::{Dress, Page};
 use protocol::content_type::ContentType;
 use protocol::cursor::next_cursor;
@@ -18,7 +16,7 @@ use protocol::time::format_rfc3339;
 
 use super::{Answer, Call, Inner, JsBytes, body};
 use crate::js;
-use crate::request::{AppendHeaders, CreateHeaders, Mode, ReadQuery, split_url};
+use crate::request::{CreateHeaders, Mode, ReadQuery, split_url};
 use crate::respond::{Body, Failure, Reply};
 
 const IMMUTABLE: &str = "public, max-age=60, stale-while-revalidate=300";
@@ -45,34 +43,6 @@ impl Inner {
             Some(wish) => self.make_fork(&request, wish).await?,
         };
         Ok(created_reply(&created, call).into())
-    }
-
-    /// POST: append, close, or both.
-    pub(crate) async fn post(self: &Rc<Self>, call: &Call) -> Result<Answer, Failure> {
-        let arriving = self.appends.arrive();
-        self.with_stream(|stream| stream.check(js::now()))??;
-        let headers = AppendHeaders::parse(&call.headers)?;
-        let body = body::read(call, self.config()?.limits.body_bytes_max).await?;
-        let has_body = !body.is_empty();
-        let append = Append {
-            content_type: headers.content_type,
-            body,
-            producer: headers.producer,
-            seq: headers.seq,
-            close: headers.close,
-        };
-        let appended = self.append(append, arriving).await?;
-        let accepted = appended.producer.is_some() && !appended.duplicate && has_body;
-        let mut reply = Reply::new(if accepted { 200 } else { 204 })
-            .header(name::STREAM_NEXT_OFFSET, appended.next.to_string())
-            .header(name::CACHE_CONTROL, NO_STORE)
-            .header_if(appended.closed, name::STREAM_CLOSED, "true");
-        if let Some((epoch, seq)) = appended.producer {
-            reply = reply
-                .header(name::PRODUCER_EPOCH, epoch.0.to_string())
-                .header(name::PRODUCER_SEQ, seq.0.to_string());
-        }
-        Ok(reply.into())
     }
 
     /// HEAD: metadata.
