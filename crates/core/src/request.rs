@@ -17,7 +17,7 @@ use protocol::producer::Producer;
 use wasm_bindgen::{JsCast, JsValue};
 
 use crate::js::HeaderMap;
-use crate::respond::Failure;
+use crate::respond::{Failure, sentence};
 
 thread_local! {
     /// Header names as JavaScript strings: made once, so that asking for a header copies nothing
@@ -43,7 +43,7 @@ impl Headers {
 }
 
 fn invalid(code: ErrorCode, error: impl std::fmt::Display) -> Failure {
-    ApiError::new(code, error.to_string()).into()
+    ApiError::new(code, sentence(error)).into()
 }
 
 /// `Content-Type`, if present.

@@ -163,6 +163,16 @@ impl From<ApiError> for Failure {
     }
 }
 
+/// A parser's words as a sentence.
+pub(crate) fn sentence(error: impl std::fmt::Display) -> String {
+    let words = error.to_string();
+    let mut letters = words.chars();
+    match letters.next() {
+        Some(first) => format!("{}{}.", first.to_uppercase(), letters.as_str()),
+        None => words,
+    }
+}
+
 /// What failed in the storage is logged, and told without its inner words.
 impl From<LogError> for Failure {
     fn from(error: LogError) -> Self {
@@ -228,7 +238,7 @@ impl From<AppendError> for Failure {
             AppendError::EmptyArray => {
                 Self::new(ErrorCode::EmptyArray, "The JSON array has no elements to append.")
             }
-            AppendError::Json(error) => Self::new(ErrorCode::InvalidJson, error.to_string()),
+            AppendError::Json(error) => Self::new(ErrorCode::InvalidJson, sentence(error)),
             AppendError::ContentTypeMissing => {
                 Self::new(ErrorCode::ContentTypeMissing, "The body has no Content-Type.")
             }
@@ -263,6 +273,12 @@ impl From<AppendError> for Failure {
                 "Stream-Seq is not above the last one of this stream.",
             )
             .with("last", last.as_str())
+            .into(),
+            AppendError::Full { bytes_max } => ApiError::new(
+                ErrorCode::StreamFull,
+                "The stream holds as many bytes as it may.",
+            )
+            .with("bytesMax", bytes_max)
             .into(),
             AppendError::Closed { next } => {
                 Self::new(ErrorCode::StreamClosed, "The stream is closed.")
@@ -301,7 +317,7 @@ impl From<CreateError> for Failure {
                 "A fork is being made at this path; ask again in a moment.",
             )
             .header(name::RETRY_AFTER, "1"),
-            CreateError::Json(error) => Self::new(ErrorCode::InvalidJson, error.to_string()),
+            CreateError::Json(error) => Self::new(ErrorCode::InvalidJson, sentence(error)),
             CreateError::Log(error) => error.into(),
         }
     }

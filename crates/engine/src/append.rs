@@ -93,6 +93,11 @@ pub enum AppendError {
         /// The last one.
         last: StreamSeq,
     },
+    /// The stream would hold more bytes than it may.
+    Full {
+        /// How many it may.
+        bytes_max: u64,
+    },
     /// The stream is closed.
     Closed {
         /// Its final tail.
@@ -171,7 +176,7 @@ impl<L: Log> Stream<L> {
         let mut replies = Vec::with_capacity(group.len());
         for append in group {
             // A log that fails in the middle of planning fails the group: memory has moved on.
-            let reply = match admit(&self.log, current, append) {
+            let reply = match admit(&self.log, current, append, self.bytes_max) {
                 Err(AppendError::Missing(Missing::Log(error))) => {
                     self.stale = true;
                     return Err(error);
@@ -205,6 +210,7 @@ fn admit<L: Log>(
     log: &L,
     current: &mut Current,
     append: &Append<L::Bytes>,
+    bytes_max: u64,
 ) -> Result<Admitted<L::Bytes>, AppendError> {
     let body = wire_body(current, append)?;
     let next = current.tail_offset();
@@ -249,6 +255,9 @@ fn admit<L: Log>(
     match (&append.seq, &current.seq) {
         (Some(seq), Some(last)) if seq <= last => {
             Err(AppendError::SeqConflict { last: last.clone() })
+        }
+        _ if current.tail.0.saturating_add(body.len()) > bytes_max => {
+            Err(AppendError::Full { bytes_max })
         }
         _ => Ok(Admitted::New(body)),
     }

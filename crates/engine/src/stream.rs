@@ -24,6 +24,8 @@ pub struct Stream<L: Log> {
     pub(crate) alarm: Option<UnixMillis>,
     /// Until when live readers are known to be attached: they defer a sliding lifetime.
     pub(crate) attached_until: UnixMillis,
+    /// Most bytes that the stream may hold.
+    pub(crate) bytes_max: u64,
     /// Memory does not match the log: a commit failed.
     pub(crate) stale: bool,
 }
@@ -89,6 +91,7 @@ impl<L: Log> Stream<L> {
             duties: BTreeMap::new(),
             alarm: None,
             attached_until: UnixMillis::default(),
+            bytes_max: protocol::limits::STREAM_BYTES_MAX,
             stale: true,
         };
         stream.reload()?;
@@ -109,6 +112,12 @@ impl<L: Log> Stream<L> {
     /// from there if that is later than the last access.
     pub fn set_attached_until(&mut self, until: UnixMillis) {
         self.attached_until = until;
+    }
+
+    /// Sets how many bytes the stream may hold (default
+    /// [`STREAM_BYTES_MAX`](protocol::limits::STREAM_BYTES_MAX)).
+    pub fn set_bytes_max(&mut self, bytes_max: u64) {
+        self.bytes_max = bytes_max;
     }
 
     /// The content type of the stream that clients see, without touching anything.

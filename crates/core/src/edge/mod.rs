@@ -21,7 +21,7 @@ use worker::Env;
 use crate::config::Config;
 use crate::js::{Namespace, Thenable};
 use crate::request::{Mode, ReadQuery, split_url};
-use crate::respond::{Body, Failure, Reply, internal};
+use crate::respond::{Body, Failure, Reply, internal, sentence};
 
 /// Name of the Durable Object binding of streams.
 pub const STREAM_BINDING: &str = "STREAM";
@@ -178,7 +178,7 @@ pub fn bad_name(error: &NameError) -> Response {
         NameError::InvalidProject => ErrorCode::InvalidProject,
         _ => ErrorCode::InvalidPath,
     };
-    self::error(ApiError::new(code, error.to_string()))
+    self::error(ApiError::new(code, sentence(error)))
 }
 
 /// The path of a URL, still percent-encoded.

@@ -207,6 +207,9 @@ impl Inner {
 
     fn open(&self) -> Result<ObjectStream, LogError> {
         let mut stream = Stream::open(SqlLog::open(ObjectDatabase::new(self.storage.clone()))?)?;
+        if let Ok(config) = self.config() {
+            stream.set_bytes_max(config.limits.stream_bytes_max);
+        }
         if let Ok(mut readers) = self.readers.try_borrow_mut() {
             let tail = stream.tail_position();
             let until = readers.restore(&self.state, tail);
