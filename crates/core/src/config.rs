@@ -7,6 +7,8 @@ use protocol::error::{ApiError, ErrorCode};
 use protocol::limits::Limits;
 use worker::Env;
 
+use crate::respond::sentence;
+
 /// Who may call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Auth {
@@ -30,7 +32,7 @@ impl Config {
     /// `MISCONFIGURED`, naming the variable, its value and what it may be.
     pub fn from_env(env: &Env) -> Result<Self, ApiError> {
         let variable = |name: &str| env.var(name).ok().map(|value| value.to_string());
-        let limits = Limits::from_vars(variable).map_err(|error| misconfigured(error.to_string()))?;
+        let limits = Limits::from_vars(variable).map_err(|error| misconfigured(sentence(error)))?;
         let auth = match variable("AUTH").as_deref() {
             Some("none") => Auth::None,
             Some(other) => {

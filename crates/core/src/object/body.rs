@@ -1,7 +1,9 @@
 //! Reading a request's body: whole or not at all.
 //!
 //! The platform ends the body of an aborted upload as if it were complete, so a declared length
-//! is compared before anything is appended. A body that grows past the limit is not read on.
+//! is compared before anything is appended. A body past the limit is thrown away as it comes, up
+//! to [`DISCARD_BYTES_MAX`], before it is refused: the platform cuts the connection of a client
+//! that is still sending, and the client would never see the refusal.
 
 use engine::log::Blob;
 use js_sys::{ArrayBuffer, Function, Promise, Uint8Array};
@@ -15,6 +17,9 @@ use super::{Call, JsBytes};
 use crate::js;
 use crate::respond::Failure;
 
+/// Most bytes of a body that are read only to be refused.
+const DISCARD_BYTES_MAX: u64 = 64 << 20;
+
 /// How a body is going to arrive.
 pub(crate) enum Body {
     /// There is none.
@@ -26,7 +31,7 @@ pub(crate) enum Body {
         /// The declared length.
         length: u64,
     },
-    /// In pieces of unknown number.
+    /// In pieces of unknown number, or too large.
     Chunked {
         /// The pieces.
         stream: web_sys::ReadableStream,
@@ -47,10 +52,8 @@ fn incomplete<E>(_: E) -> Failure {
 /// Starts to read a body of at most `max` bytes.
 pub(crate) fn begin(call: &Call, max: u64) -> Result<Body, Failure> {
     let declared = call.headers.get(name::CONTENT_LENGTH).and_then(|text| text.parse().ok());
-    if declared.is_some_and(|length: u64| length > max) {
-        return Err(too_large(max));
-    }
     match (call.request.body(), declared) {
+        (Some(stream), Some(length)) if length > max => Ok(Body::Chunked { stream, max }),
         (_, Some(0)) => Ok(Body::Empty),
         (None, None) => Ok(Body::Empty),
         (None, Some(_)) => Err(incomplete(())),
@@ -90,7 +93,7 @@ pub(crate) async fn read(call: &Call, max: u64) -> Result<JsBytes, Failure> {
     }
 }
 
-/// Reads a body of unknown length, at most `max` bytes.
+/// Reads a body of unknown length, keeping at most `max` bytes of it.
 pub(crate) async fn read_chunks(
     stream: &web_sys::ReadableStream,
     max: u64,
@@ -106,12 +109,19 @@ pub(crate) async fn read_chunks(
         }
         let chunk: Uint8Array = field("value").map_err(incomplete)?.unchecked_into();
         length += u64::from(chunk.length());
-        if length > max {
+        if length > DISCARD_BYTES_MAX {
             // Nobody waits for the cancellation: the reply says enough.
             let _ = reader.cancel();
-            return Err(too_large(max));
+            break;
         }
-        parts.push(JsBytes::new(chunk));
+        if length > max {
+            parts.clear();
+        } else {
+            parts.push(JsBytes::new(chunk));
+        }
+    }
+    if length > max {
+        return Err(too_large(max));
     }
     Ok(match <[JsBytes; 1]>::try_from(parts) {
         Ok([only]) => only,
