@@ -147,11 +147,11 @@ impl<L: Log> Stream<L> {
             Err(error) if group.len() == 1 => vec![Err(error.into())],
             Err(_) => group.into_iter().map(|append| self.append_one(append, now)).collect(),
         };
-        let growth = self.current.as_ref().and_then(|current| {
-            let closed = current.closed.is_closed() && !was_closed;
-            let grown = current.tail > from || closed;
-            (grown && !self.stale).then_some(Growth { from, to: current.tail, closed })
-        });
+        // From the answers, not from memory: that is stale when the last member failed.
+        let stored = || replies.iter().flatten();
+        let to = stored().map(|appended| appended.next.position).max().unwrap_or(from);
+        let closed = !was_closed && stored().any(|appended| appended.closed);
+        let growth = (to > from || closed).then_some(Growth { from, to, closed });
         GroupReply { replies, growth }
     }
 

@@ -55,6 +55,9 @@ impl<L: Log> Stream<L> {
     /// # Errors
     /// [`LogError`].
     pub fn due_releases(&mut self, now: UnixMillis) -> Result<Vec<Release>, LogError> {
+        if self.stale {
+            self.reload()?;
+        }
         if self.duties.get(&Duty::Release).is_none_or(|due| *due > now) {
             return Ok(Vec::new());
         }
@@ -79,6 +82,9 @@ impl<L: Log> Stream<L> {
     /// # Errors
     /// [`LogError`]; the release is delivered once more, which does no harm.
     pub fn released(&mut self, generation: Generation) -> Result<(), LogError> {
+        if self.stale {
+            self.reload()?;
+        }
         let others = self.log.releases(2)?.iter().any(|other| other.generation != generation);
         let mut writes = vec![Write::DropRelease(generation)];
         if !others {

@@ -190,7 +190,8 @@ impl<L: Log> Stream<L> {
     ) -> Result<CopyPage<L::Bytes>, Missing> {
         let held = self.current.as_ref().filter(|current| current.life.generation == source);
         let Some(current) = held else { return Err(Missing::NotFound) };
-        let to = to.min(current.tail).min(Position(from.0.saturating_add(ROW_BYTES_MAX)));
+        let wanted = to.min(current.tail);
+        let to = wanted.min(Position(from.0.saturating_add(ROW_BYTES_MAX)));
         let start = self.row_at(current, current.key(from))?.map_or(current.key(from), |row| row.key);
         let mut ends = Vec::new();
         let mut end = from;
@@ -202,6 +203,10 @@ impl<L: Log> Stream<L> {
                 }
             }
             end = current.life.position(row.end()).min(to);
+        }
+        // Pages end where appends do, or reads of a JSON fork would find no place to stop.
+        if let Some(last) = ends.last().filter(|_| end < wanted) {
+            end = Position(from.0.saturating_add(*last));
         }
         let bytes = self.log.read(current.key(from)..current.key(end), Framing::Raw)?;
         Ok(CopyPage { from, bytes, ends })
@@ -222,7 +227,8 @@ impl<L: Log> Stream<L> {
         let held = self.current.as_ref().is_some_and(|current| {
             current.life.phase == Phase::SoftDeleted && current.life.generation == source
         });
-        let mut writes = vec![Write::DropFork(child.clone())];
+        // The row stays, so that a late copy of the reference is refused.
+        let mut writes = vec![Write::Fork(child.clone(), ForkRow::Refused)];
         if last && held {
             self.plan_burial(&mut writes, now, Source::Release)?;
         }

@@ -41,5 +41,4 @@ pub mod producers;
 pub mod read;
 mod stream;
 
-pub use offsets::OffsetError;
 pub use stream::{Missing, Stream};

@@ -226,9 +226,11 @@ impl<L: Log> Stream<L> {
     ) {
         self.duties.insert(duty, due);
         writes.push(Write::Duty(duty, due));
-        if self.alarm.is_none_or(|alarm| due < alarm) {
-            self.alarm = Some(due);
-            writes.push(Write::Alarm(due));
+        // Never past another duty: this commit may be the last of an alarm's handler.
+        let first = self.duties.values().min().copied().unwrap_or(due);
+        if self.alarm.is_none_or(|alarm| first < alarm) {
+            self.alarm = Some(first);
+            writes.push(Write::Alarm(first));
         }
     }
 

@@ -2,16 +2,21 @@
 //!
 //! It runs the very statements that the stream object runs on Durable Object SQLite.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use engine::log::LogError;
 use engine::log::sql::{Database, Row, SqlLog, Value};
 use protocol::time::UnixMillis;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ToSql, params_from_iter};
 
-/// A connection and the alarm that the platform would keep beside it.
+/// A connection and the alarm that the platform would keep beside it. Clones share both: they
+/// are what successive instances of one object see.
+#[derive(Clone)]
 pub struct NativeDatabase {
-    connection: Connection,
-    alarm: Option<UnixMillis>,
+    connection: Rc<Connection>,
+    alarm: Rc<Cell<Option<UnixMillis>>>,
 }
 
 impl NativeDatabase {
@@ -20,13 +25,20 @@ impl NativeDatabase {
     /// # Errors
     /// [`LogError::Failed`] with SQLite's words.
     pub fn in_memory() -> Result<Self, LogError> {
-        Ok(Self { connection: Connection::open_in_memory().map_err(failed)?, alarm: None })
+        let connection = Connection::open_in_memory().map_err(failed)?;
+        connection.set_prepared_statement_cache_capacity(64);
+        Ok(Self { connection: Rc::new(connection), alarm: Rc::default() })
     }
 
     /// When the alarm goes off.
     #[must_use]
     pub fn alarm(&self) -> Option<UnixMillis> {
-        self.alarm
+        self.alarm.get()
+    }
+
+    /// Takes the alarm, as the platform does before it calls the handler.
+    pub fn take_alarm(&self) -> Option<UnixMillis> {
+        self.alarm.take()
     }
 }
 
@@ -95,10 +107,13 @@ impl Database for NativeDatabase {
         &mut self,
         body: impl FnOnce(&mut Self) -> Result<(), LogError>,
     ) -> Result<(), LogError> {
+        let alarm = self.alarm.get();
         self.connection.execute_batch("BEGIN").map_err(failed)?;
         match body(self) {
             Ok(()) => self.connection.execute_batch("COMMIT").map_err(failed),
             Err(error) => {
+                // The platform's alarm belongs to the transaction.
+                self.alarm.set(alarm);
                 self.connection.execute_batch("ROLLBACK").map_err(failed)?;
                 Err(error)
             }
@@ -106,7 +121,7 @@ impl Database for NativeDatabase {
     }
 
     fn set_alarm(&mut self, at: UnixMillis) -> Result<(), LogError> {
-        self.alarm = Some(at);
+        self.alarm.set(Some(at));
         Ok(())
     }
 }

@@ -8,6 +8,7 @@
 #![allow(clippy::print_stdout)] // The commands' output is for people and pipes.
 
 mod build;
+mod demo;
 mod deploy;
 mod dev;
 mod host;
@@ -45,6 +46,8 @@ enum Command {
     Build(build::Args),
     /// Set up, build and serve on 127.0.0.1 with durable local state
     Dev(dev::Args),
+    /// Replay 20,000 flights, follow them live, and kill the host half-way
+    Demo(demo::Args),
     /// Run every test, as CI does
     Test(test::Args),
     /// Set up, build and deploy to Cloudflare
@@ -71,6 +74,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Setup(args) => setup::run(&paths, &args)?,
         Command::Build(args) => build::run(&paths, &args)?,
         Command::Dev(args) => dev::run(&paths, &args)?,
+        Command::Demo(args) => return demo::run(&paths, &args),
         Command::Test(args) => return test::run(&paths, &args),
         Command::Deploy(args) => deploy::run(&paths, &args)?,
     }

@@ -6,6 +6,7 @@
 
 mod checks;
 mod conformance;
+mod demo;
 mod deploy_dry_run;
 mod local_host;
 
@@ -21,6 +22,9 @@ use crate::build::{self, Profile};
 use crate::paths::Paths;
 use crate::process;
 use crate::setup;
+
+/// How much of a failed step's output is shown; all of it is in `.tools/logs`.
+const SHOWN_LINES_MAX: usize = 300;
 
 /// Cheap ones first.
 const STEPS: &[Step] = &[
@@ -55,6 +59,10 @@ const STEPS: &[Step] = &[
     Step {
         name: "conformance",
         run: conformance::run,
+    },
+    Step {
+        name: "demo",
+        run: demo::run,
     },
 ];
 
@@ -170,8 +178,19 @@ fn run_step(context: &Context, step: &Step, is_verbose: bool) -> Result<Report> 
         report.passed,
         report.failed
     );
-    if is_verbose || report.failed > 0 {
+    if is_verbose {
         println!("{}", report.output.trim_end());
+    } else if report.failed > 0 {
+        show_end(&report.output);
     }
     Ok(report)
+}
+
+fn show_end(output: &str) {
+    let lines: Vec<&str> = output.trim_end().lines().collect();
+    let hidden = lines.len().saturating_sub(SHOWN_LINES_MAX);
+    if hidden > 0 {
+        println!("... {hidden} lines more in .tools/logs");
+    }
+    println!("{}", lines.get(hidden..).unwrap_or_default().join("\n"));
 }

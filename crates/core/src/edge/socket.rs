@@ -42,6 +42,7 @@ pub(crate) struct Socket {
     socket: WebSocket,
     arrivals: UnboundedReceiver<Arrival>,
     _listeners: Listeners,
+    /// Up to where the object may send: at first, one window past where the reader began.
     granted: Option<Position>,
     /// The stream's content type.
     pub(crate) content_type: ContentType,
@@ -142,13 +143,17 @@ fn frame_of(bytes: &[u8]) -> Arrival {
 impl Socket {
     /// The next arrival; after [`Arrival::Ended`] there is none.
     pub(crate) async fn next(&mut self) -> Arrival {
-        self.arrivals.next().await.unwrap_or(Arrival::Ended)
+        let arrival = self.arrivals.next().await.unwrap_or(Arrival::Ended);
+        if let (None, Arrival::Frame(head, _)) = (self.granted, &arrival) {
+            self.granted = Some(head.from.saturating_add_bytes(LIVE_CREDIT_BYTES));
+        }
+        arrival
     }
 
     /// Tells the object that the client has taken everything before `consumed`.
     pub(crate) fn grant(&mut self, consumed: Position) {
         let up_to = consumed.saturating_add_bytes(LIVE_CREDIT_BYTES);
-        let known = self.granted.unwrap_or(consumed);
+        let known = self.granted.unwrap_or(up_to);
         let due = up_to.saturating_since_bytes(known) > LIVE_CREDIT_BYTES / 2;
         if due && self.socket.send_with_bytes(Grant { up_to }.encode()).is_ok() {
             self.granted = Some(up_to);

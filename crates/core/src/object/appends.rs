@@ -157,8 +157,8 @@ impl Inner {
                 });
                 body::then(&promise, on_body.unchecked_ref());
             }
-            Body::Chunked { stream, max } => spawn_local(async move {
-                let body = body::read_chunks(&stream, max).await;
+            pieces => spawn_local(async move {
+                let body = body::finish(pieces).await;
                 drop(arriving);
                 match body {
                     Ok(body) => inner.enqueue(Append { body, ..append }, ticket),

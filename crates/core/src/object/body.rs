@@ -31,7 +31,14 @@ pub(crate) enum Body {
         /// The declared length.
         length: u64,
     },
-    /// In pieces of unknown number, or too large.
+    /// In pieces, announced to be larger than allowed.
+    Oversized {
+        /// The pieces.
+        stream: web_sys::ReadableStream,
+        /// Most bytes to take.
+        max: u64,
+    },
+    /// In pieces of unknown number.
     Chunked {
         /// The pieces.
         stream: web_sys::ReadableStream,
@@ -52,15 +59,20 @@ fn incomplete<E>(_: E) -> Failure {
 /// Starts to read a body of at most `max` bytes.
 pub(crate) fn begin(call: &Call, max: u64) -> Result<Body, Failure> {
     let declared = call.headers.get(name::CONTENT_LENGTH).and_then(|text| text.parse().ok());
-    match (call.request.body(), declared) {
-        (Some(stream), Some(length)) if length > max => Ok(Body::Chunked { stream, max }),
-        (_, Some(0)) => Ok(Body::Empty),
-        (None, None) => Ok(Body::Empty),
-        (None, Some(_)) => Err(incomplete(())),
-        (Some(_), Some(length)) => {
+    match declared {
+        Some(0) => Ok(Body::Empty),
+        Some(length) if length <= max => {
             Ok(Body::Whole { promise: call.request.array_buffer().map_err(incomplete)?, length })
         }
-        (Some(stream), None) => Ok(Body::Chunked { stream, max }),
+        // A length past the limit: nothing of it is kept, however much of it comes.
+        Some(_) => match call.request.body() {
+            Some(stream) => Ok(Body::Oversized { stream, max }),
+            None => Err(too_large(max)),
+        },
+        None => Ok(match call.request.body() {
+            Some(stream) => Body::Chunked { stream, max },
+            None => Body::Empty,
+        }),
     }
 }
 
@@ -84,17 +96,26 @@ pub(crate) fn then(promise: &Promise, callback: &Function) {
 
 /// Reads the whole body, at most `max` bytes.
 pub(crate) async fn read(call: &Call, max: u64) -> Result<JsBytes, Failure> {
-    match begin(call, max)? {
+    finish(begin(call, max)?).await
+}
+
+/// Reads a body to its end.
+pub(crate) async fn finish(body: Body) -> Result<JsBytes, Failure> {
+    match body {
         Body::Empty => Ok(JsBytes::from_vec(Vec::new())),
         Body::Whole { promise, length } => {
             whole(&JsFuture::from(promise).await.map_err(incomplete)?, length)
         }
         Body::Chunked { stream, max } => read_chunks(&stream, max).await,
+        Body::Oversized { stream, max } => {
+            read_chunks(&stream, max).await?;
+            Err(too_large(max))
+        }
     }
 }
 
 /// Reads a body of unknown length, keeping at most `max` bytes of it.
-pub(crate) async fn read_chunks(
+async fn read_chunks(
     stream: &web_sys::ReadableStream,
     max: u64,
 ) -> Result<JsBytes, Failure> {

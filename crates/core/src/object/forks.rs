@@ -4,6 +4,7 @@
 //! are binary. Every outcome is one of three: done, refused by the source, or unknown, and an
 //! unknown reference is released like a known one.
 
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use engine::create::{Create, CreateError, Created};
@@ -11,6 +12,7 @@ use engine::fork::{Begun, CopyPage, ForkError, ForkGrant, ForkRequest, ForkWish}
 use engine::life::Inherited;
 use engine::log::{Blob, ForkId, Release};
 use engine::Missing;
+use futures::channel::oneshot;
 use js_sys::Uint8Array;
 use protocol::content_type::ContentType;
 use protocol::error::ErrorCode;
@@ -80,18 +82,64 @@ struct ReleaseMessage {
     generation: u64,
 }
 
+/// Whether a fork is being made, and who waits for that to end.
+#[derive(Default)]
+pub(crate) struct ForkInProgress {
+    going_on: Cell<bool>,
+    waiting: RefCell<Vec<oneshot::Sender<()>>>,
+}
+
+impl ForkInProgress {
+    pub(crate) fn is_going_on(&self) -> bool {
+        self.going_on.get()
+    }
+
+    fn begin(&self) {
+        self.going_on.set(true);
+    }
+
+    fn end(&self) {
+        self.going_on.set(false);
+        self.waiting.take().into_iter().for_each(|waiting| {
+            // A request that no longer waits needs no telling.
+            let _ = waiting.send(());
+        });
+    }
+
+    async fn ended(&self) {
+        while self.is_going_on() {
+            let (sender, receiver) = oneshot::channel();
+            match self.waiting.try_borrow_mut() {
+                Ok(mut waiting) => waiting.push(sender),
+                Err(_) => return,
+            }
+            // A sender that was dropped is an end as well.
+            let _ = receiver.await;
+        }
+    }
+}
+
 impl Inner {
+    /// Waits for a fork that is being made at this path, and gives up one that an earlier
+    /// instance left unfinished: then the path is what it is.
+    pub(crate) async fn settle_fork(self: &Rc<Self>) -> Result<(), Failure> {
+        self.fork_in_progress.ended().await;
+        if self.with_stream(|stream| stream.is_forking())? {
+            self.with_stream(|stream| stream.abandon_fork(true, js::now()))??;
+            self.deliver_due();
+        }
+        Ok(())
+    }
+
     /// Makes a fork, or confirms that it exists. Whatever fails leaves nothing behind.
     pub(crate) async fn make_fork(
         self: &Rc<Self>,
         request: &Create<JsBytes>,
         wish: &ForkWish,
     ) -> Result<Created, Failure> {
-        if self.making_fork.replace(true) {
-            return Err(CreateError::Busy.into());
-        }
+        self.fork_in_progress.begin();
         let outcome = self.try_fork(request, wish).await;
-        self.making_fork.set(false);
+        self.fork_in_progress.end();
         if outcome.is_err() {
             self.deliver_due();
         }
@@ -103,8 +151,6 @@ impl Inner {
         request: &Create<JsBytes>,
         wish: &ForkWish,
     ) -> Result<Created, Failure> {
-        // What an earlier instance left unfinished is given up first.
-        self.with_stream(|stream| stream.abandon_fork(true, js::now()))??;
         let child = self.name()?;
         if wish.source == child {
             return self.existing_or_not_found(request);

@@ -16,7 +16,7 @@ mod readers;
 mod sql;
 mod verbs;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use engine::Stream;
@@ -35,6 +35,7 @@ use crate::edge::path_of;
 use crate::request::{Headers, split_url};
 use crate::respond::{Failure, Reply, internal};
 use appends::Appends;
+use forks::ForkInProgress;
 use readers::Readers;
 pub use sql::JsBytes;
 use sql::ObjectDatabase;
@@ -60,8 +61,8 @@ pub(crate) struct Inner {
     stream: RefCell<Option<ObjectStream>>,
     pub(crate) appends: Appends,
     pub(crate) readers: RefCell<Readers>,
-    /// Whether a request of this instance is making a fork.
-    pub(crate) making_fork: Cell<bool>,
+    /// The fork that a request of this instance is making, if one is.
+    pub(crate) fork_in_progress: ForkInProgress,
 }
 
 /// What a request asks for, taken apart once.
@@ -91,7 +92,7 @@ impl StreamObject {
                 stream: RefCell::new(None),
                 appends: Appends::default(),
                 readers: RefCell::default(),
-                making_fork: Cell::new(false),
+                fork_in_progress: ForkInProgress::default(),
             }),
         }
     }
@@ -226,7 +227,7 @@ impl Inner {
     }
 
     async fn on_alarm(self: &Rc<Self>) {
-        let making = self.making_fork.get();
+        let making = self.fork_in_progress.is_going_on();
         let due = self.with_stream(|stream| stream.on_alarm(making, js::now()));
         match due {
             Ok(Ok(releases)) => self.deliver(releases).await,

@@ -19,7 +19,7 @@ use protocol::content_type::ContentType;
 use protocol::error::ErrorCode;
 use protocol::headers::name;
 use protocol::limits::LIVE_CREDIT_BYTES;
-use protocol::live::{CLOSE_STREAM_GONE, FrameHead, Grant};
+use protocol::live::{CLOSE_RECYCLED, CLOSE_STREAM_GONE, FrameHead, Grant};
 use protocol::offset::Position;
 use protocol::time::UnixMillis;
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,9 @@ use super::{Answer, Call, Inner, JsBytes};
 use crate::js;
 use crate::request::ReadQuery;
 use crate::respond::{Failure, headers_of};
+
+/// How long past its end a reader's connection may still be reported as open.
+const OVERDUE_MS: u64 = 5_000;
 
 /// What a reader waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,8 +66,8 @@ struct Reader {
     granted: Position,
     /// When the edge will have ended the connection by itself.
     until: UnixMillis,
-    /// Whether the attachment says that the reader is at the tail.
-    noted_at_tail: bool,
+    /// What the attachment says: the position, or nothing at the tail.
+    noted: Option<Position>,
 }
 
 /// The readers of the stream, by the ids in their attachments.
@@ -86,7 +89,7 @@ impl Readers {
                 sent: attachment.sent.map_or(tail, |sent| Position(sent as u64)),
                 granted: Position(attachment.granted as u64),
                 until: UnixMillis(attachment.until as u64),
-                noted_at_tail: attachment.sent.is_none(),
+                noted: attachment.sent.map(|sent| Position(sent as u64)),
             };
             self.by_id.entry(attachment.id).or_insert(reader);
         }
@@ -95,6 +98,17 @@ impl Readers {
 
     fn attached_until(&self) -> UnixMillis {
         self.by_id.values().map(|reader| reader.until).max().unwrap_or_default()
+    }
+
+    /// Frees the places of readers whose edge connection has ended without a word.
+    fn drop_overdue(&mut self, now: UnixMillis) {
+        self.by_id.retain(|_, reader| {
+            let overdue = reader.until.saturating_add_ms(OVERDUE_MS) < now;
+            if overdue {
+                reader.close(CLOSE_RECYCLED, "overdue");
+            }
+            !overdue
+        });
     }
 
     fn waiting(&self) -> usize {
@@ -128,12 +142,12 @@ impl Reader {
         let _ = self.socket.close(Some(code), Some(reason));
     }
 
-    fn note(&mut self, id: u32, at_tail: bool) {
-        self.noted_at_tail = at_tail;
+    fn note(&mut self, id: u32, noted: Option<Position>) {
+        self.noted = noted;
         let attachment = Attachment {
             id,
             kind: self.kind,
-            sent: (!at_tail).then_some(self.sent.0 as f64),
+            sent: noted.map(|sent| sent.0 as f64),
             granted: self.granted.0 as f64,
             until: self.until.0 as f64,
         };
@@ -183,14 +197,14 @@ impl Inner {
             .map_err(|_| Failure::new(ErrorCode::Internal, "No socket could be made."))?;
         self.state.accept_web_socket(&server);
         let granted = from.saturating_add_bytes(LIVE_CREDIT_BYTES);
-        let mut reader =
-            Reader { socket: server, kind, sent: from, granted, until, noted_at_tail: false };
+        let noted = Some(from);
+        let mut reader = Reader { socket: server, kind, sent: from, granted, until, noted };
         let id = self.readers.try_borrow_mut().map_or(0, |mut readers| {
             readers.next_id = readers.next_id.saturating_add(1);
             readers.next_id
         });
         let greeted = kind == Kind::LongPoll;
-        reader.note(id, greeted);
+        reader.note(id, noted.filter(|_| !greeted));
         if self.pump(id, &mut reader, &mut Frames::default(), greeted) == Pumped::Waits
             && let Ok(mut readers) = self.readers.try_borrow_mut()
         {
@@ -210,11 +224,15 @@ impl Inner {
 
     fn check_capacity(&self, kind: Kind) -> Result<(), Failure> {
         let limits = &self.config()?.limits;
-        let Ok(readers) = self.readers.try_borrow() else { return Ok(()) };
-        let attached = readers.by_id.len() as u64;
-        let full = attached >= limits.readers_max
-            || (kind == Kind::LongPoll && readers.waiting() as u64 >= limits.waiters_max);
-        if full {
+        let Ok(mut readers) = self.readers.try_borrow_mut() else { return Ok(()) };
+        let full = |readers: &Readers| {
+            readers.by_id.len() as u64 >= limits.readers_max
+                || (kind == Kind::LongPoll && readers.waiting() as u64 >= limits.waiters_max)
+        };
+        if full(&readers) {
+            readers.drop_overdue(js::now());
+        }
+        if full(&readers) {
             let message = "The stream has as many live readers as it can serve.";
             return Err(Failure::new(ErrorCode::TooManyReaders, message).header(name::RETRY_AFTER, "1"));
         }
@@ -243,7 +261,9 @@ impl Inner {
         let mut greeted = greeted;
         loop {
             if reader.sent >= reader.granted {
-                reader.note(id, false);
+                if reader.noted != Some(reader.sent) {
+                    reader.note(id, Some(reader.sent));
+                }
                 return Pumped::Waits;
             }
             let Some((page, frame)) = self.frame(reader.sent, frames) else {
@@ -261,8 +281,8 @@ impl Inner {
                 return Pumped::Ended;
             }
             if page.up_to_date {
-                if !reader.noted_at_tail {
-                    reader.note(id, true);
+                if reader.noted.is_some() {
+                    reader.note(id, None);
                 }
                 return Pumped::Waits;
             }
@@ -302,7 +322,7 @@ impl Inner {
         let Ok(Some(attachment)) = socket.deserialize_attachment::<Attachment>() else { return };
         let Some(mut reader) = self.take_reader(attachment.id) else { return };
         reader.granted = reader.granted.max(grant.up_to);
-        reader.note(attachment.id, reader.noted_at_tail);
+        reader.note(attachment.id, reader.noted);
         let pumped = self.pump(attachment.id, &mut reader, &mut Frames::default(), true);
         if pumped == Pumped::Waits
             && let Ok(mut readers) = self.readers.try_borrow_mut()

@@ -38,6 +38,7 @@ impl Inner {
             body,
             fork: headers.fork,
         };
+        self.settle_fork().await?;
         let created = match &request.fork {
             None => self.with_stream(|stream| stream.create(&request, js::now()))??,
             Some(wish) => self.make_fork(&request, wish).await?,

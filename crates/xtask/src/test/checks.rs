@@ -49,11 +49,21 @@ pub(super) fn clippy(context: &Context) -> Result<Report> {
     Ok(report)
 }
 
+/// With private items, which public ones may link to: these pages are for whoever works on this
+/// workspace.
 pub(super) fn doc(context: &Context) -> Result<Report> {
     let mut command = process::command(&context.paths, "cargo");
     command
-        .args(["doc", "--workspace", "--no-deps"])
-        .env("RUSTDOCFLAGS", "-D warnings");
+        .args([
+            "doc",
+            "--workspace",
+            "--no-deps",
+            "--document-private-items",
+        ])
+        .env(
+            "RUSTDOCFLAGS",
+            "-D warnings -A rustdoc::private-intra-doc-links",
+        );
     context.check("doc", &mut command)
 }
 

@@ -1,0 +1,101 @@
+//! Benchmarks: what the Worker does, beside what the platform allows for the same work.
+//!
+//! `cargo xtask bench` builds the Worker and this program in release and runs it. Both Workers,
+//! ours and the ceiling (`crates/bench/ceiling`), are hosted directly on workerd, with durable
+//! state on a real disk; each scenario measures both in turns ([`rounds`]). Absolute numbers
+//! depend on the machine, ratios much less.
+//!
+//! - [`load`], [`http`]: the load generator.
+//! - [`host`], [`system`]: workerd as a process.
+//! - [`scenarios`]: what is measured, one file a topic.
+//! - [`report`]: targets, table, JSON.
+//!
+//! stdout carries the table, stderr the progress. Exit code 0 when every scenario ran, whether or
+//! not its target is met; 1 when one could not be measured.
+
+#![allow(clippy::print_stdout)] // The table is the product.
+
+mod host;
+mod http;
+mod load;
+mod report;
+mod rounds;
+mod scenarios;
+mod system;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+
+use crate::host::Host;
+use crate::report::Outcome;
+use crate::scenarios::{Bench, SCENARIOS};
+
+#[derive(Parser)]
+#[command(about = "Benchmarks of the durable-streams Worker; cargo xtask bench runs it")]
+struct Args {
+    /// Root of the repository; the Worker must be built
+    #[arg(long, value_name = "DIR")]
+    root: PathBuf,
+    /// Directory for the state of the Workers, on a real disk; it is removed at the end
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+    /// Write the results here
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Run only the scenarios whose name contains this; may be repeated
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Rounds of each side
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// Seconds that a round counts
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
+    let chosen: Vec<_> = SCENARIOS
+        .iter()
+        .filter(|(name, _)| args.only.is_empty() || args.only.iter().any(|only| name.contains(only)))
+        .collect();
+    if chosen.is_empty() {
+        let names: Vec<_> = SCENARIOS.iter().map(|(name, _)| *name).collect();
+        bail!("--only {}: there are {}", args.only.join(" "), names.join(", "));
+    }
+    let root = std::path::absolute(&args.root)?;
+    std::fs::create_dir_all(&args.state)?;
+    let state = tempfile::tempdir_in(std::path::absolute(&args.state)?)?;
+    let bench = Bench {
+        ours: Host::start(&root.join("wrangler/host.mjs"), &state.path().join("ours"))?,
+        ceiling: Host::start(&root.join("crates/bench/ceiling/host.mjs"), &state.path().join("ceiling"))?,
+        root,
+        rounds: args.rounds.max(1),
+        counted: Duration::try_from_secs_f64(args.seconds).context("--seconds")?,
+    };
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    for (name, scenario) in chosen {
+        eprintln!("{name}");
+        let measured = scenario(&bench, name).with_context(|| (*name).to_owned());
+        outcomes.extend(measured.inspect_err(|_| eprintln!("{}", bench.logs()))?);
+    }
+    println!("{}", report::table(&outcomes));
+    if let Some(path) = &args.json {
+        let text = report::json(&outcomes)?;
+        std::fs::write(path, text).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}

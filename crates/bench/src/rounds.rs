@@ -1,0 +1,156 @@
+//! Two sides measured in turns: A B A B ...
+//!
+//! The machine's speed drifts, and other programs come and go. Both sides of a round meet about
+//! the same machine, so the ratio is taken round by round and its median reported, beside the
+//! medians of the absolute numbers.
+//!
+//! A round during which other programs used the machine is measured again, up to
+//! [`RETRIES_PER_ROUND`] times as many rounds as asked for; the quietest ones count. What is left
+//! out is chosen by what others did, never by the result.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::host::Host;
+use crate::load::Measured;
+use crate::system;
+
+/// Cores that others may use in a quiet round.
+const QUIET_CORES: f64 = 0.25;
+/// Rounds that are measured at most for each that counts.
+const RETRIES_PER_ROUND: u32 = 3;
+
+/// One side of one round.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample {
+    /// Requests a second.
+    pub(crate) rate: f64,
+    pub(crate) p50_ms: f64,
+    pub(crate) p90_ms: f64,
+    pub(crate) p99_ms: f64,
+    /// CPU time of workerd a request, in microseconds; it hardly depends on the machine's load.
+    pub(crate) cpu_us: f64,
+    /// Cores that programs took which have no part in the measurement.
+    pub(crate) foreign_cores: f64,
+}
+
+/// All rounds of both sides.
+#[derive(Clone, Debug)]
+pub(crate) struct Pair {
+    pub(crate) ours: Vec<Sample>,
+    pub(crate) other: Vec<Sample>,
+}
+
+/// Measures both sides in turns. Each closure gets the number of the round.
+///
+/// # Errors
+/// The first error of a closure.
+pub(crate) fn interleave(
+    rounds: u32,
+    (host, mut ours): (&Host, impl FnMut(u32) -> Result<Measured>),
+    (other_host, mut other): (&Host, impl FnMut(u32) -> Result<Measured>),
+) -> Result<Pair> {
+    let mut all: Vec<(Sample, Sample)> = Vec::new();
+    let noise = |(ours, other): &(Sample, Sample)| ours.foreign_cores.max(other.foreign_cores);
+    let wanted = usize::try_from(rounds).unwrap_or(usize::MAX);
+    for round in 0..rounds.saturating_mul(RETRIES_PER_ROUND) {
+        if all.iter().filter(|both| noise(both) <= QUIET_CORES).count() >= wanted {
+            break;
+        }
+        let first = sample(host, || ours(round))?;
+        all.push((first, sample(other_host, || other(round))?));
+    }
+    all.sort_by(|a, b| noise(a).total_cmp(&noise(b)));
+    all.truncate(wanted);
+    let (ours, other) = all.into_iter().unzip();
+    Ok(Pair { ours, other })
+}
+
+fn sample(host: &Host, measure: impl FnOnce() -> Result<Measured>) -> Result<Sample> {
+    let own = std::process::id();
+    let times = || {
+        let server = system::cpu_time(host.workerd()).unwrap_or_default();
+        let client = system::cpu_time(own).unwrap_or_default();
+        (server, client, system::machine_cpu_time().unwrap_or_default())
+    };
+    let started = std::time::Instant::now();
+    let before = times();
+    let measured = measure()?;
+    let after = times();
+    let elapsed = started.elapsed().as_secs_f64();
+    let seconds = |after: Duration, before: Duration| after.saturating_sub(before).as_secs_f64();
+    let server = seconds(after.0, before.0);
+    let foreign = seconds(after.2, before.2) - server - seconds(after.1, before.1);
+    Ok(Sample {
+        rate: measured.rate(),
+        p50_ms: measured.latency_ms(0.5),
+        p90_ms: measured.latency_ms(0.9),
+        p99_ms: measured.latency_ms(0.99),
+        cpu_us: server * 1e6 / (measured.answered as f64).max(1.0),
+        foreign_cores: (foreign / elapsed).max(0.0),
+    })
+}
+
+impl Pair {
+    /// Median over the rounds of our side.
+    pub(crate) fn ours(&self, of: impl Fn(&Sample) -> f64) -> f64 {
+        median(self.ours.iter().map(of))
+    }
+
+    /// Median over the rounds of the other side.
+    pub(crate) fn other(&self, of: impl Fn(&Sample) -> f64) -> f64 {
+        median(self.other.iter().map(of))
+    }
+
+    /// Median of the rounds' ratios, ours to the other.
+    pub(crate) fn ratio(&self, of: impl Fn(&Sample) -> f64) -> f64 {
+        median(self.ours.iter().zip(&self.other).map(|(ours, other)| of(ours) / of(other)))
+    }
+
+    /// One line for people.
+    pub(crate) fn summary(&self) -> String {
+        let side = |samples: &[Sample]| {
+            let of = |of: fn(&Sample) -> f64| median(samples.iter().map(of));
+            format!(
+                "{:.0}/s p50 {:.2} p90 {:.2} p99 {:.2} ms, workerd {:.0} us CPU a request",
+                of(|s| s.rate),
+                of(|s| s.p50_ms),
+                of(|s| s.p90_ms),
+                of(|s| s.p99_ms),
+                of(|s| s.cpu_us)
+            )
+        };
+        let all = self.ours.iter().chain(&self.other);
+        let foreign = median(all.map(|sample| sample.foreign_cores));
+        let ratios = self.ours.iter().zip(&self.other).map(|(ours, other)| ours.rate / other.rate);
+        let ratios: Vec<String> = ratios.map(|ratio| format!("{ratio:.2}")).collect();
+        format!(
+            "ours {}\n    ceiling {}\n    rate ratios by round {}; others took {foreign:.2} cores",
+            side(&self.ours),
+            side(&self.other),
+            ratios.join(" ")
+        )
+    }
+}
+
+/// The middle value; 0 of nothing.
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    let at = |index: usize| values.get(index).copied().unwrap_or_default();
+    if values.len() % 2 == 1 { at(middle) } else { (at(middle.saturating_sub(1)) + at(middle)) / 2.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn the_median_is_the_middle_or_the_mean_of_the_two() {
+        assert_eq!(median([3.0, 1.0, 2.0].into_iter()), 2.0);
+        assert_eq!(median([4.0, 1.0, 2.0, 3.0].into_iter()), 2.5);
+        assert_eq!(median([].into_iter()), 0.0);
+    }
+}

@@ -1,0 +1,100 @@
+//! What is measured: one file a topic, one function a scenario, listed in [`SCENARIOS`].
+
+mod append;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::host::Host;
+use crate::http::{Client, write_request};
+use crate::load::{self, Expected, Load, Measured, Until};
+use crate::report::{Outcome, Target};
+use crate::rounds::{Pair, Sample};
+
+/// What every scenario needs.
+pub(crate) struct Bench {
+    pub(crate) root: PathBuf,
+    pub(crate) ours: Host,
+    pub(crate) ceiling: Host,
+    pub(crate) rounds: u32,
+    /// Counted time of a round.
+    pub(crate) counted: Duration,
+}
+
+type Scenario = fn(&Bench, &str) -> Result<Vec<Outcome>>;
+
+/// All scenarios, in the order they run.
+pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
+    ("append-1", |bench, name| append::alone(bench, name)),
+    ("append-16", |bench, name| append::together(bench, name, 16, 0.60)),
+    ("append-64", |bench, name| append::together(bench, name, 64, 0.75)),
+    ("append-256", |bench, name| append::together(bench, name, 256, 0.80)),
+];
+
+/// Time before a round counts: connections open, the object wakes, code gets hot.
+const WARM_UP: Duration = Duration::from_millis(400);
+
+/// Content type of streams whose bytes are not looked at.
+const BINARY: &str = "content-type: application/octet-stream\r\n";
+
+impl Bench {
+    /// What both hosts wrote to their consoles.
+    pub(crate) fn logs(&self) -> String {
+        format!("{}{}", self.ours.log(), self.ceiling.log())
+    }
+
+    fn until(&self) -> Until {
+        Until::Time { warm_up: WARM_UP, counted: self.counted }
+    }
+
+    /// Makes a stream of ours; returns its URL path.
+    fn create(&self, name: &str, headers: &str) -> Result<String> {
+        let path = format!("/v1/stream/bench/{name}");
+        Client::connect(self.ours.port())?.call(("PUT", &path), headers, b"", 201)?;
+        Ok(path)
+    }
+
+    /// Sends one request over and over.
+    fn repeat(
+        &self,
+        host: &Host,
+        connections: usize,
+        bytes: &[u8],
+        expected: Expected,
+    ) -> Result<Measured> {
+        let load = Load { port: host.port(), connections, until: self.until(), expected };
+        load::run(&load, |_, out| out.extend_from_slice(bytes))
+    }
+}
+
+/// A request as it goes over the wire.
+fn request(method: &str, target: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(body.len() + 256);
+    write_request(&mut out, method, target, headers, body);
+    out
+}
+
+const fn status(status: u16) -> Expected {
+    Expected { status, body_bytes: None }
+}
+
+/// An outcome of a pair: ours, the ceiling, and the ratio of `of`, in multiples of `scale`.
+fn outcome(
+    name: &str,
+    unit: &'static str,
+    pair: &Pair,
+    (of, scale): (fn(&Sample) -> f64, f64),
+    target: Option<Target>,
+) -> Outcome {
+    eprintln!("    {}", pair.summary());
+    Outcome {
+        name: name.to_owned(),
+        value: pair.ours(of) * scale,
+        unit,
+        ceiling: Some(pair.other(of) * scale),
+        ratio: Some(pair.ratio(of)),
+        target,
+    }
+}

@@ -1,0 +1,195 @@
+//! One simulated object: its disk, the instance in memory if there is one, its model, and the
+//! clients that hang on it.
+
+use std::rc::Rc;
+
+use engine::life::{Life, Phase};
+use engine::log::{Log, LogError};
+use engine::Stream;
+use protocol::limits::CHECKPOINT_ROWS;
+use protocol::offset::Offset;
+use protocol::time::UnixMillis;
+
+use crate::canary::{Bug, Canary};
+use crate::decorators::{Counting, Faulty, Planted};
+use crate::disk::Disk;
+use crate::faults::{Counters, Faults, Injection};
+use crate::model::{Due, ModelPath};
+use crate::violation::{Check, ensure};
+
+/// The log that a simulated stream runs on.
+pub type ObjectLog = Counting<Faulty<Planted<Disk>>>;
+
+/// A long-poll or a live reader at a position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reader {
+    /// What it has consumed.
+    pub position: u64,
+    /// A long-poll goes away once it is answered.
+    pub once: bool,
+}
+
+/// One stream object.
+pub struct Object {
+    /// Object name, `{project}/{path}`.
+    pub name: String,
+    /// What survives.
+    pub disk: Disk,
+    /// The instance, while it lives.
+    pub stream: Option<Stream<ObjectLog>>,
+    /// Counts instances.
+    pub instance: u64,
+    /// This machine's clock against the world's, in milliseconds.
+    pub skew_ms: i64,
+    /// What the stream should be like.
+    pub model: ModelPath,
+    /// Offsets that were handed out, by any life.
+    pub handed: Vec<Offset>,
+    /// Waiting readers of this instance.
+    pub readers: Vec<Reader>,
+    /// Counts what the engine reads.
+    pub counters: Rc<Counters>,
+    /// Commits seen by the last audit.
+    pub audited_at: Option<u64>,
+    /// Verbs in which something failed.
+    pub faults_seen: u64,
+    /// When the object itself, or the platform, repeats a failed alarm.
+    pub retry_at: Option<UnixMillis>,
+    faults: Rc<Faults>,
+    canary: Rc<Canary>,
+}
+
+/// What became of a verb.
+pub struct Ran<T> {
+    /// The verb's answer; `None` when the instance could not even load.
+    pub reply: Option<T>,
+    /// Something failed because it was told to.
+    pub faulted: bool,
+    /// The instance died with the answer.
+    pub lost: bool,
+    /// The object's clock.
+    pub now: UnixMillis,
+}
+
+/// Rows that one group may add after the last chance of a checkpoint.
+const GROUP_ROWS_MAX: u64 = 64;
+
+impl Object {
+    /// An object that nobody has asked anything yet.
+    #[must_use]
+    pub fn new(name: String, disk: Disk, bug: Bug) -> Self {
+        let canary = Rc::new(Canary::new(bug, disk.clone()));
+        Self {
+            name,
+            disk,
+            stream: None,
+            instance: 0,
+            skew_ms: 0,
+            model: ModelPath::default(),
+            handed: Vec::new(),
+            readers: Vec::new(),
+            counters: Rc::default(),
+            audited_at: None,
+            faults_seen: 0,
+            retry_at: None,
+            faults: Rc::default(),
+            canary,
+        }
+    }
+
+    fn log(&self) -> ObjectLog {
+        let planted = Planted::new(self.disk.clone(), Rc::clone(&self.canary));
+        let faulty = Faulty::new(planted, Rc::clone(&self.faults));
+        Counting::new(faulty, Rc::clone(&self.counters))
+    }
+
+    /// Loses the memory.
+    pub fn crash(&mut self) -> Result<(), LogError> {
+        self.stream = None;
+        self.instance += 1;
+        self.readers.clear();
+        self.canary.crash();
+        self.disk = self.disk.reopen()?;
+        if let Some(life) = &mut self.model.current {
+            life.accesses.lossy = true;
+            life.accesses.attached = 0;
+        }
+        Ok(())
+    }
+
+    /// Runs a verb under a fault, waking the object first if it sleeps.
+    pub fn run<T>(
+        &mut self,
+        injection: Injection,
+        now: UnixMillis,
+        verb: impl FnOnce(&mut Stream<ObjectLog>, UnixMillis) -> T,
+    ) -> Check<Ran<T>> {
+        self.faults.arm(injection);
+        if self.stream.is_none() {
+            self.counters.take_rows();
+            match Stream::open(self.log()) {
+                Ok(stream) => self.stream = Some(stream),
+                Err(error) => {
+                    let faulted = self.faults.disarm();
+                    ensure!(faulted, SpuriousFailure, "{} does not load: {error}", self.name);
+                    return Ok(Ran { reply: None, faulted, lost: true, now });
+                }
+            }
+            let rows = self.counters.take_rows();
+            let bound = CHECKPOINT_ROWS + GROUP_ROWS_MAX;
+            ensure!(rows <= bound, Bounded, "{} woke up with {rows} rows read", self.name);
+        }
+        let attached = !self.readers.is_empty();
+        let Some(stream) = &mut self.stream else { unreachable!("opened above") };
+        if attached {
+            stream.set_attached_until(now);
+            if let Some(life) = &mut self.model.current {
+                life.accesses.attached = now.0;
+                life.accesses.latest = life.accesses.latest.max(now.0);
+            }
+        }
+        let reply = Some(verb(stream, now));
+        let faulted = self.faults.disarm();
+        self.faults_seen += u64::from(faulted);
+        if faulted && let Some(life) = &mut self.model.current {
+            life.accesses.lossy = true;
+            life.accesses.latest = life.accesses.latest.max(now.0);
+        }
+        let range = self.counters.range_bytes_max();
+        ensure!(range <= engine::log::READ_RANGE_BYTES_MAX, Bounded, "a read of {range} bytes");
+        Ok(Ran { reply, faulted, lost: injection.dies_after.is_some(), now })
+    }
+
+    /// The newest life on disk.
+    pub fn newest(&self) -> Check<Option<Life>> {
+        let lives = self.disk.lives(1);
+        ensure!(lives.is_ok(), SpuriousFailure, "{}: {lives:?}", self.name);
+        Ok(lives.unwrap_or_default().into_iter().next())
+    }
+
+    /// Brings the model up to an expiry that the engine has or has not acted upon.
+    pub fn reconcile(&mut self, now: UnixMillis, faulted: bool) -> Check {
+        let Some(life) = &self.model.current else { return Ok(()) };
+        if life.phase != Phase::Live {
+            return Ok(());
+        }
+        let generation = life.generation;
+        let due = life.due(now);
+        let same = |found: &Life| found.generation == generation && found.phase == Phase::Live;
+        let alive = self.newest()?.as_ref().is_some_and(same);
+        if alive {
+            let outlived = due == Due::Yes && !faulted;
+            ensure!(!outlived, Lifetime, "{} lives on at {now}: {:?}", self.name, life.accesses);
+        } else {
+            ensure!(due != Due::No, Lifetime, "{} ended at {now}: {:?}", self.name, life.accesses);
+            self.end();
+        }
+        Ok(())
+    }
+
+    /// The current life has ended.
+    pub fn end(&mut self) -> bool {
+        self.readers.clear();
+        self.model.end()
+    }
+}

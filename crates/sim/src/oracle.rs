@@ -1,0 +1,158 @@
+//! Audits: what must be true of an object's disk after every step.
+//!
+//! An audit reads the disk directly and compares it with the model: the lives, the tiling of the
+//! log, its bytes and the ends of appends, what is left of dead lives, relations, duties and the
+//! alarm.
+
+use engine::extent::Head;
+use engine::life::{Life, Phase};
+use engine::log::{Duty, ForkRow, Framing, Key, Log, LogError};
+use protocol::lifetime::Lifetime;
+
+use crate::model::ModelLife;
+use crate::object::Object;
+use crate::verbs::same_state;
+use crate::violation::{Check, Invariant, Violation, ensure};
+use crate::world::World;
+
+/// Past every key.
+const KEY_END: Key = Key(1 << 53);
+
+/// The disk answers the oracle, or the simulator is broken.
+fn sound<T>(outcome: Result<T, LogError>) -> Check<T> {
+    outcome.map_err(|error| Violation {
+        invariant: Invariant::Tiling,
+        detail: format!("the oracle cannot read: {error}"),
+    })
+}
+
+impl World {
+    /// Checks an object's disk, if anything was committed since the last time.
+    pub(crate) fn audit(&mut self, at: usize) -> Check {
+        let object = &mut self.objects[at];
+        let commits = Some(object.counters.commits());
+        if object.audited_at == commits {
+            return Ok(());
+        }
+        object.audited_at = commits;
+        object.audit().map_err(|violation| Violation {
+            detail: format!("{}: {}", object.name, violation.detail),
+            ..violation
+        })
+    }
+}
+
+impl Object {
+    fn audit(&self) -> Check {
+        let lives = sound(self.disk.lives(1_000))?;
+        let (current, dead) = match (&self.model.current, lives.split_first()) {
+            (Some(life), Some((newest, dead))) if newest.generation == life.generation => {
+                ensure!(same_state(newest, life), Answer, "{newest:?} is not the model's");
+                self.audit_log(life)?;
+                (Some(newest), dead)
+            }
+            (Some(life), _) => {
+                ensure!(false, AckedReadable, "life {:?} is gone", life.generation);
+                return Ok(());
+            }
+            (None, _) => (None, lives.as_slice()),
+        };
+        for life in dead {
+            let erasing = life.phase == Phase::Erasing;
+            ensure!(erasing, Residue, "{:?} {:?} is not dead", life.generation, life.phase);
+        }
+        self.audit_remains(current, dead)?;
+        self.audit_relations()?;
+        self.audit_duties(current, dead)
+    }
+
+    /// The bytes of a life as they are stored.
+    pub(crate) fn stored(&self, life: &ModelLife) -> Check<Vec<u8>> {
+        let keys = Key(life.base)..Key(life.base + life.tail());
+        sound(self.disk.read(keys, Framing::Raw))
+    }
+
+    /// Extents tile the log, and hold the model's bytes and ends.
+    fn audit_log(&self, life: &ModelLife) -> Check {
+        let rows = sound(self.disk.extents(Key(life.base)..KEY_END, u32::MAX))?;
+        let mut at = life.base;
+        let mut ends = Vec::new();
+        for row in &rows {
+            ensure!(row.key.0 == at, Tiling, "a row at {} after {at}", row.key.0);
+            let head = Head::decode(&row.head);
+            ensure!(head.is_some(), Tiling, "the header at {at} does not decode");
+            let head = head.unwrap_or_default();
+            ensure!(row.length > 0 || head.closes, Tiling, "an empty row at {at}");
+            ends.extend(head.ends.iter().map(|end| at + end - life.base));
+            at += row.length;
+        }
+        let tail = at - life.base;
+        ensure!(tail == life.tail(), Tail, "tail {tail}, not {}", life.tail());
+        let last_completes = life.phase == Phase::Forking || tail == 0 || ends.last() == Some(&tail);
+        ensure!(last_completes, Tiling, "the last append does not end at the tail");
+        let stored = self.stored(life)?;
+        ensure!(stored == life.bytes, OffsetsStable, "stored bytes changed");
+        if !life.content_type.is_json() && life.phase != Phase::Forking {
+            let same = ends.iter().eq(life.ends.iter());
+            ensure!(same, Tiling, "ends {ends:?}, not {:?}", life.ends);
+        }
+        Ok(())
+    }
+
+    /// Nothing of a dead life is left but what a duty is erasing, and the tombstone knows it.
+    fn audit_remains(&self, current: Option<&Life>, dead: &[Life]) -> Check {
+        if dead.is_empty() {
+            let end = current.map_or(KEY_END, |life| life.base);
+            let left = sound(self.disk.extents(Key(0)..end, 1))?;
+            ensure!(left.is_empty(), Residue, "rows of a dead life: {left:?}");
+            for generation in self.model.dead.iter().rev().take(4) {
+                let left = sound(self.disk.has_producers(*generation))?;
+                ensure!(!left, Residue, "producers of the dead life {generation:?}");
+            }
+        }
+        let tombstone = sound(self.disk.tombstone())?.unwrap_or_default();
+        let highest = self.model.dead.iter().max().copied().unwrap_or_default();
+        let knows = tombstone.generation >= highest && tombstone.next_base.0 >= self.model.keys_end;
+        ensure!(knows, OffsetsStable, "{tombstone:?} forgets {highest:?}");
+        Ok(())
+    }
+
+    fn audit_relations(&self) -> Check {
+        for (id, row) in &self.model.forks {
+            let found = sound(self.disk.fork(id))?;
+            let same = match row {
+                ForkRow::Referenced { .. } => found.as_ref() == Some(row),
+                ForkRow::Refused => !matches!(found, Some(ForkRow::Referenced { .. })),
+            };
+            ensure!(same, Fork, "{id:?} is {found:?}, not {row:?}");
+        }
+        let stored = sound(self.disk.releases(1_000))?;
+        let pairs = stored.iter().map(|release| (&release.generation, &release.source));
+        let same = pairs.eq(self.model.releases.iter());
+        ensure!(same, Fork, "releases {stored:?}, not {:?}", self.model.releases);
+        Ok(())
+    }
+
+    /// Whatever waits has a duty, and the alarm does not come later than the first duty.
+    fn audit_duties(&self, current: Option<&Life>, dead: &[Life]) -> Check {
+        let duties = sound(self.disk.duties())?;
+        let has = |wanted: Duty| duties.iter().any(|(duty, _)| *duty == wanted);
+        let phase = current.map(|life| life.phase);
+        let ends = current.is_some_and(|life| life.lifetime != Lifetime::Unlimited);
+        let expires = phase == Some(Phase::Live) && ends;
+        ensure!(!expires || has(Duty::Expire), Duty, "nobody will let the stream expire");
+        let erases = !dead.is_empty();
+        ensure!(!erases || has(Duty::Erase), Duty, "nobody will erase {}", dead.len());
+        let forks = phase == Some(Phase::Forking);
+        ensure!(!forks || has(Duty::Fork), Duty, "nobody will look after the fork");
+        let releases = !self.model.releases.is_empty();
+        ensure!(!releases || has(Duty::Release), Duty, "nobody will tell the source");
+        if let Some(due) = duties.iter().map(|(_, due)| *due).min() {
+            let alarm = self.disk.alarm();
+            let retried = alarm.is_some() && alarm == self.retry_at;
+            let in_time = retried || alarm.is_some_and(|alarm| alarm <= due);
+            ensure!(in_time, Duty, "the alarm is at {alarm:?}, a duty at {due}: {duties:?}");
+        }
+        Ok(())
+    }
+}
