@@ -210,7 +210,9 @@ mod tests {
     #[test]
     fn known_parameters_stand_once() {
         assert_eq!(ReadQuery::parse("foo=1&foo=2").unwrap().mode, Mode::CatchUp);
-        for query in ["offset=-1&offset=-1", "live=sse", "live=x&offset=-1", "offset=", "offset=%2D1"] {
+        for query in
+            ["offset=-1&offset=-1", "live=sse", "live=x&offset=-1", "offset=", "offset=%2D1"]
+        {
             assert!(ReadQuery::parse(query).is_err(), "{query}");
         }
         let query = ReadQuery::parse("cursor=7&live=long-poll&offset=now").unwrap();

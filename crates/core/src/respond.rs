@@ -64,7 +64,12 @@ impl Reply {
     }
 
     /// Adds a header if `condition` holds.
-    pub(crate) fn header_if(self, condition: bool, name: &'static str, value: &'static str) -> Self {
+    pub(crate) fn header_if(
+        self,
+        condition: bool,
+        name: &'static str,
+        value: &'static str,
+    ) -> Self {
         if condition { self.header(name, value) } else { self }
     }
 
@@ -176,7 +181,10 @@ pub(crate) fn sentence(error: impl std::fmt::Display) -> String {
 /// What failed in the storage is logged, and told without its inner words.
 impl From<LogError> for Failure {
     fn from(error: LogError) -> Self {
-        console_error!("{}", serde_json::json!({"event": "storage_failed", "cause": error.to_string()}));
+        console_error!(
+            "{}",
+            serde_json::json!({"event": "storage_failed", "cause": error.to_string()})
+        );
         Self::new(ErrorCode::StorageFailed, "The stream's storage failed; nothing was changed.")
     }
 }
@@ -248,13 +256,12 @@ impl From<AppendError> for Failure {
             )
             .with("expected", expected.as_str())
             .into(),
-            AppendError::StaleEpoch { current } => ApiError::new(
-                ErrorCode::StaleEpoch,
-                "A newer epoch of this producer has appended.",
-            )
-            .with("currentEpoch", current.0)
-            .into_failure()
-            .header(name::PRODUCER_EPOCH, current.0.to_string()),
+            AppendError::StaleEpoch { current } => {
+                ApiError::new(ErrorCode::StaleEpoch, "A newer epoch of this producer has appended.")
+                    .with("currentEpoch", current.0)
+                    .into_failure()
+                    .header(name::PRODUCER_EPOCH, current.0.to_string())
+            }
             AppendError::EpochStart => Self::new(
                 ErrorCode::EpochStart,
                 "A new producer epoch has to start at sequence number 0.",
@@ -274,12 +281,11 @@ impl From<AppendError> for Failure {
             )
             .with("last", last.as_str())
             .into(),
-            AppendError::Full { bytes_max } => ApiError::new(
-                ErrorCode::StreamFull,
-                "The stream holds as many bytes as it may.",
-            )
-            .with("bytesMax", bytes_max)
-            .into(),
+            AppendError::Full { bytes_max } => {
+                ApiError::new(ErrorCode::StreamFull, "The stream holds as many bytes as it may.")
+                    .with("bytesMax", bytes_max)
+                    .into()
+            }
             AppendError::Closed { next } => {
                 Self::new(ErrorCode::StreamClosed, "The stream is closed.")
                     .header(name::STREAM_CLOSED, "true")
@@ -353,11 +359,10 @@ impl From<ForkError> for Failure {
             ForkError::TooDeep => {
                 Self::new(ErrorCode::ForkTooDeep, "The chain of forks is too long.")
             }
-            ForkError::GenerationTooLow { .. } | ForkError::Refused => Self::new(
-                ErrorCode::Unavailable,
-                "The fork could not be made just now; ask again.",
-            )
-            .header(name::RETRY_AFTER, "1"),
+            ForkError::GenerationTooLow { .. } | ForkError::Refused => {
+                Self::new(ErrorCode::Unavailable, "The fork could not be made just now; ask again.")
+                    .header(name::RETRY_AFTER, "1")
+            }
         }
     }
 }

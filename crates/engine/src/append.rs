@@ -139,7 +139,10 @@ impl<L: Log> Stream<L> {
             Ok(before) => before,
             Err(missing) => {
                 let refuse = |_| Err(AppendError::Missing(missing.clone()));
-                return GroupReply { replies: group.into_iter().map(refuse).collect(), growth: None };
+                return GroupReply {
+                    replies: group.into_iter().map(refuse).collect(),
+                    growth: None,
+                };
             }
         };
         let replies = match self.try_group(&group, now) {
@@ -235,12 +238,9 @@ fn admit<L: Log>(
     if closed {
         let close_only = append.close && append.body.is_empty() && append.producer.is_none();
         return match close_only {
-            true => Ok(Admitted::Duplicate(Appended {
-                next,
-                producer: None,
-                duplicate: true,
-                closed,
-            })),
+            true => {
+                Ok(Admitted::Duplicate(Appended { next, producer: None, duplicate: true, closed }))
+            }
             false => Err(AppendError::Closed { next }),
         };
     }
@@ -347,8 +347,8 @@ impl<B: Blob> Rows<B> {
     pub(crate) fn add_bytes(&mut self, current: &mut Current, body: B) {
         let length = body.len();
         let own_rows = length > MERGE_BYTES_MAX;
-        let full = self.bytes.saturating_add(length) > ROW_BYTES_MAX
-            || self.appends >= GROUP_APPENDS_MAX;
+        let full =
+            self.bytes.saturating_add(length) > ROW_BYTES_MAX || self.appends >= GROUP_APPENDS_MAX;
         if own_rows || full {
             self.seal(current);
         }

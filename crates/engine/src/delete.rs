@@ -67,11 +67,8 @@ impl<L: Log> Stream<L> {
         let few = self.log.extents(keys.clone(), ERASE_ROWS + 1)?.len() <= ERASE_ROWS as usize
             && !self.log.has_producers(life.generation)?;
         if let (Source::Release, Some(origin)) = (source, &life.origin) {
-            let release = Release {
-                generation: life.generation,
-                source: origin.source.clone(),
-                attempts: 0,
-            };
+            let release =
+                Release { generation: life.generation, source: origin.source.clone(), attempts: 0 };
             writes.push(Write::Release(release));
             self.plan_duty(writes, Duty::Release, now);
         }
@@ -98,7 +95,9 @@ impl<L: Log> Stream<L> {
         for life in &lives {
             if life.phase == Phase::Erasing {
                 let done = self.erase_life_step(life, end)?;
-                return Ok(!done || lives.iter().filter(|life| life.phase == Phase::Erasing).count() > 1);
+                return Ok(
+                    !done || lives.iter().filter(|life| life.phase == Phase::Erasing).count() > 1
+                );
             }
             end = life.base;
         }

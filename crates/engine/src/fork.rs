@@ -17,7 +17,7 @@ use protocol::content_type::ContentType;
 use protocol::json::{JsonError, frame_messages, nth_message_end};
 use protocol::lifetime::Lifetime;
 use protocol::limits::{FORK_DEPTH_MAX, FORK_SUB_OFFSET_BYTES_MAX, ROW_BYTES_MAX};
-use protocol::offset::{Generation, OffsetParam, Offset, Position};
+use protocol::offset::{Generation, Offset, OffsetParam, Position};
 use protocol::time::UnixMillis;
 
 use crate::create::{Create, CreateError, Created, first_bytes};
@@ -192,7 +192,8 @@ impl<L: Log> Stream<L> {
         let Some(current) = held else { return Err(Missing::NotFound) };
         let wanted = to.min(current.tail);
         let to = wanted.min(Position(from.0.saturating_add(ROW_BYTES_MAX)));
-        let start = self.row_at(current, current.key(from))?.map_or(current.key(from), |row| row.key);
+        let start =
+            self.row_at(current, current.key(from))?.map_or(current.key(from), |row| row.key);
         let mut ends = Vec::new();
         let mut end = from;
         for row in self.log.extents(start..current.key(to), COPY_ROWS)? {
@@ -341,6 +342,9 @@ impl<L: Log> Stream<L> {
         at_least: Generation,
         now: UnixMillis,
     ) -> Result<Begun, CreateError> {
+        if self.stale {
+            self.reload()?;
+        }
         let generation = self.next_life(now).generation.max(at_least);
         self.intend(request, wish, child, generation, now)
     }
@@ -413,14 +417,16 @@ impl<L: Log> Stream<L> {
             current.life.lifetime = grant.lifetime;
         }
         if current.is_json() && !request.body.is_empty() {
-            frame_messages(&request.body.to_vec()).map_err(|error: JsonError| CreateError::Json(error))?;
+            frame_messages(&request.body.to_vec())
+                .map_err(|error: JsonError| CreateError::Json(error))?;
         }
         Ok(())
     }
 
     /// What is still to be copied: `(generation of the source, from, to)`.
     pub fn fork_missing(&self) -> Option<(Generation, Position, Position)> {
-        let current = self.current.as_ref().filter(|current| current.life.phase == Phase::Forking)?;
+        let current =
+            self.current.as_ref().filter(|current| current.life.phase == Phase::Forking)?;
         let origin = current.life.origin.as_ref()?;
         (current.tail < origin.at).then_some((origin.source_generation, current.tail, origin.at))
     }
@@ -458,6 +464,10 @@ impl<L: Log> Stream<L> {
         request: &Create<L::Bytes>,
         now: UnixMillis,
     ) -> Result<Created, CreateError> {
+        if self.stale {
+            // What was granted is only in memory, and that no longer matches the log.
+            return Err(LogError::Failed("a commit failed while the fork was made".into()).into());
+        }
         let Some(mut current) = self.current.take() else { return Err(CreateError::Busy) };
         current.life.phase = Phase::Live;
         current.life.touched = now;

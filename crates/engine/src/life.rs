@@ -152,9 +152,7 @@ impl Origin {
             .varint(self.sub_offset);
         match self.requested {
             None => writer.varint(0),
-            Some(offset) => {
-                writer.varint(1).varint(offset.generation.0).varint(offset.position.0)
-            }
+            Some(offset) => writer.varint(1).varint(offset.generation.0).varint(offset.position.0),
         };
         writer.varint(self.lineage.len() as u64);
         for stretch in &self.lineage {

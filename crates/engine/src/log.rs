@@ -68,7 +68,8 @@ impl Blob for Vec<u8> {
     }
 
     fn slice(&self, range: Range<u64>) -> Self {
-        let clamp = |at: u64| usize::try_from(at).map_or(Vec::len(self), |at| at.min(Vec::len(self)));
+        let clamp =
+            |at: u64| usize::try_from(at).map_or(Vec::len(self), |at| at.min(Vec::len(self)));
         self.get(clamp(range.start)..clamp(range.end)).unwrap_or_default().to_owned()
     }
 

@@ -34,9 +34,11 @@ impl From<LogError> for OffsetError {
 impl Current {
     /// The offset that clients see for a position.
     pub(crate) fn offset(&self, position: Position) -> Offset {
-        let inherited = self.life.origin.as_ref().and_then(|origin| {
-            origin.lineage.iter().find(|stretch| position <= stretch.end)
-        });
+        let inherited = self
+            .life
+            .origin
+            .as_ref()
+            .and_then(|origin| origin.lineage.iter().find(|stretch| position <= stretch.end));
         let generation = inherited.map_or(self.life.generation, |stretch| stretch.generation);
         Offset { generation, position }
     }
@@ -53,7 +55,11 @@ impl Current {
 
 impl<L: Log> Stream<L> {
     /// The position that a request's offset names.
-    pub(crate) fn resolve(&self, current: &Current, param: OffsetParam) -> Result<Position, OffsetError> {
+    pub(crate) fn resolve(
+        &self,
+        current: &Current,
+        param: OffsetParam,
+    ) -> Result<Position, OffsetError> {
         let offset = match param {
             OffsetParam::Start | OffsetParam::At(Offset::ZERO) => return Ok(Position(0)),
             OffsetParam::Now => return Ok(current.tail),
@@ -71,7 +77,11 @@ impl<L: Log> Stream<L> {
 
     /// An offset past the tail. In streams that are not JSON, one past the tail reads as the
     /// tail: a published server of the Yjs protocol computes such offsets.
-    fn resolve_past_tail(&self, current: &Current, offset: Offset) -> Result<Position, OffsetError> {
+    fn resolve_past_tail(
+        &self,
+        current: &Current,
+        offset: Offset,
+    ) -> Result<Position, OffsetError> {
         let tail = current.tail_offset();
         let one_past = offset.position.0 == current.tail.0.saturating_add(1);
         if !current.is_json() && one_past && offset.generation == tail.generation {
@@ -79,12 +89,20 @@ impl<L: Log> Stream<L> {
         }
         let known = current.offset(offset.position).generation == offset.generation
             || offset.generation == tail.generation;
-        if known { Err(OffsetError::BeyondTail { tail }) } else { Err(stale(current, offset.generation)) }
+        if known {
+            Err(OffsetError::BeyondTail { tail })
+        } else {
+            Err(stale(current, offset.generation))
+        }
     }
 
     /// An offset whose generation is not that of its position: a stranger's, or one past a fork
     /// point that is the end of the inherited bytes (the same rule as past the tail).
-    fn resolve_mislabelled(&self, current: &Current, offset: Offset) -> Result<Position, OffsetError> {
+    fn resolve_mislabelled(
+        &self,
+        current: &Current,
+        offset: Offset,
+    ) -> Result<Position, OffsetError> {
         let before = Position(offset.position.0.saturating_sub(1));
         let one_past_fork = current.fork_point() == Some(before)
             && current.offset(before).generation == offset.generation;

@@ -184,7 +184,8 @@ impl<L: Log> Stream<L> {
         if self.stale {
             self.reload()?;
         }
-        let expires = self.current.as_ref().and_then(|current| current.expires(self.attached_until));
+        let expires =
+            self.current.as_ref().and_then(|current| current.expires(self.attached_until));
         let live = self.current.as_ref().is_some_and(|current| current.life.phase == Phase::Live);
         if live && expires.is_some_and(|expires| expires <= now) {
             self.remove(now)?;

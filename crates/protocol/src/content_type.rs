@@ -57,10 +57,7 @@ impl ContentType {
         if !is_token(main) || !is_token(sub) || !parameters.is_none_or(are_parameters) {
             return Err(InvalidContentType);
         }
-        Ok(ContentType {
-            text: text.into(),
-            essence: essence.to_ascii_lowercase().into(),
-        })
+        Ok(ContentType { text: text.into(), essence: essence.to_ascii_lowercase().into() })
     }
 
     /// The text as it was given.
@@ -111,10 +108,7 @@ impl ContentType {
 impl Default for ContentType {
     fn default() -> ContentType {
         let text = "application/octet-stream";
-        ContentType {
-            text: text.into(),
-            essence: text.into(),
-        }
+        ContentType { text: text.into(), essence: text.into() }
     }
 }
 
@@ -265,11 +259,7 @@ mod tests {
             "text/plän",
             &long,
         ] {
-            assert_eq!(
-                ContentType::parse(text),
-                Err(InvalidContentType),
-                "{text:?}"
-            );
+            assert_eq!(ContentType::parse(text), Err(InvalidContentType), "{text:?}");
         }
     }
 

@@ -93,11 +93,7 @@ mod tests {
             ("9999", 0, "10000"),
             ("04320", 0, "4321"),
         ] {
-            assert_eq!(
-                next_cursor(DAY, Some(client), jitter),
-                next,
-                "{client} {jitter}"
-            );
+            assert_eq!(next_cursor(DAY, Some(client), jitter), next, "{client} {jitter}");
         }
     }
 

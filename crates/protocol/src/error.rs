@@ -237,11 +237,7 @@ impl ApiError {
     /// An error without details.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> ApiError {
-        ApiError {
-            code,
-            message: message.into(),
-            details: Vec::new(),
-        }
+        ApiError { code, message: message.into(), details: Vec::new() }
     }
 
     /// The same error with one more detail.
@@ -293,16 +289,10 @@ mod tests {
         assert_eq!(names.len(), ErrorCode::ALL.len());
         for code in ErrorCode::ALL {
             let name = code.as_str();
-            assert!(
-                name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'),
-                "{name}"
-            );
+            assert!(name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'), "{name}");
             assert!((400..600).contains(&code.status()), "{name}");
             for sentence in [code.cause(), code.cure()] {
-                assert!(
-                    sentence.ends_with('.') && sentence.len() < 160,
-                    "{name}: {sentence}"
-                );
+                assert!(sentence.ends_with('.') && sentence.len() < 160, "{name}: {sentence}");
             }
         }
     }
@@ -310,10 +300,7 @@ mod tests {
     #[test]
     fn body_without_details() {
         let error = ApiError::new(ErrorCode::InvalidPath, "bad \"path\"\n");
-        assert_eq!(
-            error.body(),
-            r#"{"error":{"code":"INVALID_PATH","message":"bad \"path\"\n"}}"#
-        );
+        assert_eq!(error.body(), r#"{"error":{"code":"INVALID_PATH","message":"bad \"path\"\n"}}"#);
     }
 
     #[test]

@@ -41,11 +41,7 @@ impl fmt::Display for Etag {
             (false, true) => ":u",
             (false, false) => "",
         };
-        write!(
-            f,
-            "\"{}:{}:{}{suffix}\"",
-            self.generation.0, self.from.0, self.to.0
-        )
+        write!(f, "\"{}:{}:{}{suffix}\"", self.generation.0, self.from.0, self.to.0)
     }
 }
 
@@ -91,14 +87,7 @@ mod tests {
 
     fn etag(to: u64, closed: bool, up_to_date: bool) -> String {
         let (generation, from) = (Generation(17), Position(0));
-        Etag {
-            generation,
-            from,
-            to: Position(to),
-            closed,
-            up_to_date,
-        }
-        .to_string()
+        Etag { generation, from, to: Position(to), closed, up_to_date }.to_string()
     }
 
     #[test]

@@ -74,9 +74,7 @@ fn check_headers(text: &str) {
         assert_eq!(seconds.to_string(), text);
     }
     let listed = matches_if_none_match(&format!("\"x\", W/{text}"), text);
-    let quoted = text
-        .strip_prefix('"')
-        .and_then(|rest| rest.strip_suffix('"'));
+    let quoted = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     assert!(listed || quoted.is_none_or(|inner| inner.contains('"')));
     let _ = matches_if_none_match(text, "\"1:0:0\"");
 }
@@ -87,20 +85,12 @@ fn check_names(text: &str) {
             continue;
         };
         let again = Route::parse(&name.url_path());
-        assert_eq!(
-            again,
-            Ok(Route::Stream {
-                name: name.clone(),
-                reserved
-            })
-        );
+        assert_eq!(again, Ok(Route::Stream { name: name.clone(), reserved }));
         let reference = StreamName::parse_reference(&raw_path, &name.project);
         assert_eq!(reference.as_ref(), Ok(&name));
         assert_eq!(StreamName::parse_object_name(&name.object_name()), Ok(name));
     }
-    let body = ApiError::new(ErrorCode::Internal, text)
-        .with("text", text)
-        .body();
+    let body = ApiError::new(ErrorCode::Internal, text).with("text", text).body();
     assert!(serde_json::from_str::<serde_json::Value>(&body).is_ok());
 }
 
@@ -115,10 +105,7 @@ fn check_json(data: &[u8]) {
     let Ok(framed) = framed else { return };
     let whole = (framed.messages > 0).then_some(framed.wire.len());
     assert_eq!(scan_boundary_back(&framed.wire), whole);
-    assert_eq!(
-        nth_message_end(&framed.wire, framed.messages),
-        Some(framed.wire.len())
-    );
+    assert_eq!(nth_message_end(&framed.wire, framed.messages), Some(framed.wire.len()));
     assert_eq!(nth_message_end(&framed.wire, framed.messages + 1), None);
     let messages = framed.wire.strip_suffix(b",\n").unwrap_or(&framed.wire);
     let again = frame_messages(&[b"[", messages, b"]"].concat());
@@ -135,9 +122,7 @@ fn check_frames(data: &[u8]) {
 }
 
 fn check_events(data: &[u8]) {
-    let (whole, rest) = data
-        .split_at_checked(sse::utf8_cut(data))
-        .unwrap_or_default();
+    let (whole, rest) = data.split_at_checked(sse::utf8_cut(data)).unwrap_or_default();
     assert_eq!(whole.len() + rest.len(), data.len());
     assert!(rest.len() <= 3);
     for write in [sse::data_event_text, sse::data_event_base64] {

@@ -109,11 +109,7 @@ impl StreamSeq {
             && (1..=STREAM_SEQ_BYTES_MAX).contains(&text.len())
             && !text.starts_with(' ')
             && !text.ends_with(' ');
-        if valid {
-            Ok(StreamSeq(text.into()))
-        } else {
-            Err(InvalidStreamSeq)
-        }
+        if valid { Ok(StreamSeq(text.into())) } else { Err(InvalidStreamSeq) }
     }
 
     /// The text as it was given.
@@ -144,10 +140,7 @@ pub struct InvalidStreamSeq;
 
 impl fmt::Display for InvalidStreamSeq {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "stream-seq is not 1 to {STREAM_SEQ_BYTES_MAX} printable ASCII characters"
-        )
+        write!(f, "stream-seq is not 1 to {STREAM_SEQ_BYTES_MAX} printable ASCII characters")
     }
 }
 
@@ -173,14 +166,7 @@ mod tests {
     #[test]
     fn only_true_closes() {
         assert!(is_closed(Some("true")) && is_closed(Some("TRUE")) && is_closed(Some("True")));
-        for value in [
-            None,
-            Some(""),
-            Some("false"),
-            Some("yes"),
-            Some("1"),
-            Some(" true"),
-        ] {
+        for value in [None, Some(""), Some("false"), Some("yes"), Some("1"), Some(" true")] {
             assert!(!is_closed(value), "{value:?}");
         }
     }

@@ -62,10 +62,7 @@ pub fn frame_messages(body: &[u8]) -> Result<Framed, JsonError> {
 /// part of the log of a JSON stream.
 #[must_use]
 pub fn scan_boundary_back(bytes: &[u8]) -> Option<usize> {
-    bytes
-        .iter()
-        .rposition(|byte| *byte == b'\n')
-        .map(|last| last + 1)
+    bytes.iter().rposition(|byte| *byte == b'\n').map(|last| last + 1)
 }
 
 /// The position behind the `n`-th message that ends in `bytes`, counted from 1; 0 for `n` = 0,
@@ -76,8 +73,7 @@ pub fn nth_message_end(bytes: &[u8], n: u64) -> Option<usize> {
         return Some(0);
     };
     let mut ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
-    ends.nth(usize::try_from(others).ok()?)
-        .map(|(last, _)| last + 1)
+    ends.nth(usize::try_from(others).ok()?).map(|(last, _)| last + 1)
 }
 
 /// Why a body cannot be framed.
@@ -140,11 +136,7 @@ impl fmt::Display for JsonError {
         match self {
             Self::Empty => f.write_str("the body holds no JSON value"),
             Self::Invalid { position, kind } => {
-                write!(
-                    f,
-                    "the body is not valid JSON: {} at byte {position}",
-                    kind.as_str()
-                )
+                write!(f, "the body is not valid JSON: {} at byte {position}", kind.as_str())
             }
         }
     }

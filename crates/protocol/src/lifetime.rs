@@ -82,10 +82,7 @@ impl fmt::Display for LifetimeError {
         match self {
             Self::Both => f.write_str("stream-ttl and stream-expires-at exclude each other"),
             Self::InvalidTtl => {
-                write!(
-                    f,
-                    "stream-ttl is not a decimal integer from 0 to {TTL_SECONDS_MAX}"
-                )
+                write!(f, "stream-ttl is not a decimal integer from 0 to {TTL_SECONDS_MAX}")
             }
             Self::InvalidExpiresAt => {
                 f.write_str("stream-expires-at is not an RFC 3339 date-time from 1970 to 9999")
@@ -105,15 +102,10 @@ mod tests {
     #[test]
     fn one_header_or_none() {
         assert_eq!(Lifetime::from_headers(None, None), Ok(Lifetime::Unlimited));
-        assert_eq!(
-            Lifetime::from_headers(Some("0"), None),
-            Ok(Lifetime::Ttl { seconds: 0 })
-        );
+        assert_eq!(Lifetime::from_headers(Some("0"), None), Ok(Lifetime::Ttl { seconds: 0 }));
         assert_eq!(
             Lifetime::from_headers(None, Some("1970-01-01T00:00:01+00:00")),
-            Ok(Lifetime::ExpiresAt {
-                at: UnixMillis(1000)
-            })
+            Ok(Lifetime::ExpiresAt { at: UnixMillis(1000) })
         );
         let both = Lifetime::from_headers(Some("junk"), Some("junk"));
         assert_eq!(both, Err(LifetimeError::Both));
@@ -121,17 +113,7 @@ mod tests {
 
     #[test]
     fn refuses() {
-        for ttl in [
-            "",
-            "abc",
-            "-1",
-            "00060",
-            "+60",
-            "60.5",
-            "1e3",
-            " 60",
-            "100000000001",
-        ] {
+        for ttl in ["", "abc", "-1", "00060", "+60", "60.5", "1e3", " 60", "100000000001"] {
             let read = Lifetime::from_headers(Some(ttl), None);
             assert_eq!(read, Err(LifetimeError::InvalidTtl), "{ttl:?}");
         }
@@ -143,10 +125,7 @@ mod tests {
     fn deadlines() {
         let at = UnixMillis(5);
         assert_eq!(Lifetime::Unlimited.deadline(at), None);
-        assert_eq!(
-            Lifetime::Ttl { seconds: 2 }.deadline(at),
-            Some(UnixMillis(2005))
-        );
+        assert_eq!(Lifetime::Ttl { seconds: 2 }.deadline(at), Some(UnixMillis(2005)));
         assert_eq!(Lifetime::ExpiresAt { at }.deadline(UnixMillis(9)), Some(at));
     }
 

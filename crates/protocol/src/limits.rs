@@ -80,10 +80,8 @@ const _: () = assert!(
 /// for the row's header and keeps a row within one read chunk.
 pub const ROW_BYTES_MAX: u64 = MIB;
 
-const _: () = assert!(
-    ROW_BYTES_MAX * 3 / 2 < 2_000_000,
-    "a row and its header must fit a SQL value"
-);
+const _: () =
+    assert!(ROW_BYTES_MAX * 3 / 2 < 2_000_000, "a row and its header must fit a SQL value");
 
 /// Largest append that shares a row with other appends of its group. Copying a small body into a
 /// common row is cheaper than a row of its own (one row written is the bill); a larger one passes
@@ -239,12 +237,7 @@ impl Limits {
             sse_lifetime_ms: read("SSE_LIFETIME_MS", default.sse_lifetime_ms, 1, 3_600_000)?,
             waiters_max: read("WAITERS_MAX", default.waiters_max, 1, READERS_CEILING)?,
             readers_max: read("READERS_MAX", default.readers_max, 1, READERS_CEILING)?,
-            body_bytes_max: read(
-                "BODY_BYTES_MAX",
-                default.body_bytes_max,
-                1,
-                BODY_BYTES_CEILING,
-            )?,
+            body_bytes_max: read("BODY_BYTES_MAX", default.body_bytes_max, 1, BODY_BYTES_CEILING)?,
             read_chunk_bytes: read(
                 "READ_CHUNK_BYTES",
                 default.read_chunk_bytes,
@@ -276,16 +269,8 @@ pub struct InvalidVariable {
 
 impl fmt::Display for InvalidVariable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let InvalidVariable {
-            name,
-            value,
-            min,
-            max,
-        } = self;
-        write!(
-            f,
-            "{name} is {value:?}, which is not a decimal integer from {min} to {max}"
-        )
+        let InvalidVariable { name, value, min, max } = self;
+        write!(f, "{name} is {value:?}, which is not a decimal integer from {min} to {max}")
     }
 }
 
@@ -303,12 +288,7 @@ fn read_variable(
     };
     match decimal::parse(&value, max).filter(|number| *number >= min) {
         Some(number) => Ok(number),
-        None => Err(InvalidVariable {
-            name,
-            value,
-            min,
-            max,
-        }),
+        None => Err(InvalidVariable { name, value, min, max }),
     }
 }
 

@@ -77,10 +77,7 @@ impl FrameHead {
     /// The offset behind the payload.
     #[must_use]
     pub const fn next_offset(&self) -> Offset {
-        Offset {
-            generation: self.generation,
-            position: self.to,
-        }
+        Offset { generation: self.generation, position: self.to }
     }
 }
 
@@ -161,9 +158,7 @@ impl Grant {
         if !rest.is_empty() {
             return Err(FrameError::PayloadLength);
         }
-        Ok(Grant {
-            up_to: Position(up_to),
-        })
+        Ok(Grant { up_to: Position(up_to) })
     }
 }
 
@@ -219,39 +214,27 @@ mod tests {
             up_to_date: true,
             closed: true,
         };
-        Frame {
-            head,
-            payload: b"abc",
-        }
+        Frame { head, payload: b"abc" }
     }
 
     #[test]
     fn golden_frame() {
         assert_eq!(golden().encode(), GOLDEN);
         assert_eq!(Frame::decode(GOLDEN), Ok((golden().head, &b"abc"[..])));
-        assert_eq!(
-            golden().head.next_offset().to_string(),
-            "0001769828898548_0000000000000261"
-        );
+        assert_eq!(golden().head.next_offset().to_string(), "0001769828898548_0000000000000261");
     }
 
     #[test]
     fn golden_flags() {
         for (up_to_date, closed, flags) in [(false, false, 0), (true, false, 1), (false, true, 2)] {
-            let head = FrameHead {
-                up_to_date,
-                closed,
-                ..golden().head
-            };
+            let head = FrameHead { up_to_date, closed, ..golden().head };
             assert_eq!(head.encode()[1], flags);
         }
     }
 
     #[test]
     fn golden_grant() {
-        let grant = Grant {
-            up_to: Position(0x0102_0304_0506_0708),
-        };
+        let grant = Grant { up_to: Position(0x0102_0304_0506_0708) };
         assert_eq!(grant.encode(), [1, 8, 7, 6, 5, 4, 3, 2, 1]);
         assert_eq!(Grant::decode(&grant.encode()), Ok(grant));
     }
@@ -267,11 +250,7 @@ mod tests {
         }
         let grant = Grant { up_to: Position(7) }.encode();
         for length in 0..grant.len() {
-            assert_eq!(
-                Grant::decode(&grant[..length]),
-                Err(FrameError::Truncated),
-                "{length}"
-            );
+            assert_eq!(Grant::decode(&grant[..length]), Err(FrameError::Truncated), "{length}");
         }
     }
 
@@ -282,16 +261,10 @@ mod tests {
             bytes[at] = byte;
             bytes
         };
-        assert_eq!(
-            Frame::decode(&with(0, 2)),
-            Err(FrameError::UnknownVersion(2))
-        );
+        assert_eq!(Frame::decode(&with(0, 2)), Err(FrameError::UnknownVersion(2)));
         assert_eq!(Frame::decode(&with(1, 4)), Err(FrameError::UnknownFlags(4)));
         assert_eq!(Frame::decode(&with(2, 9)), Err(FrameError::PayloadLength));
-        assert_eq!(
-            Frame::decode(&[GOLDEN, b"d"].concat()),
-            Err(FrameError::PayloadLength)
-        );
+        assert_eq!(Frame::decode(&[GOLDEN, b"d"].concat()), Err(FrameError::PayloadLength));
         assert_eq!(Grant::decode(&[2; 9]), Err(FrameError::UnknownVersion(2)));
         assert_eq!(Grant::decode(&[1; 10]), Err(FrameError::PayloadLength));
     }

@@ -44,11 +44,7 @@ impl Project {
         let valid = (1..=PROJECT_BYTES_MAX).contains(&segment.len())
             && segment.bytes().all(legal)
             && segment != STREAM_SEGMENT;
-        if valid {
-            Ok(Project(segment.into()))
-        } else {
-            Err(NameError::InvalidProject)
-        }
+        if valid { Ok(Project(segment.into())) } else { Err(NameError::InvalidProject) }
     }
 
     /// The name.
@@ -166,10 +162,7 @@ impl StreamName {
     /// [`NameError`] for anything else.
     pub fn parse_object_name(name: &str) -> Result<StreamName, NameError> {
         let (project, path) = name.split_once('/').ok_or(NameError::PathEmpty)?;
-        Ok(StreamName {
-            project: Project::parse(project)?,
-            path: StreamPath::from_decoded(path)?,
-        })
+        Ok(StreamName { project: Project::parse(project)?, path: StreamPath::from_decoded(path)? })
     }
 
     /// The URL path of the stream, with its project and percent-encoded.
@@ -251,10 +244,7 @@ impl Route {
         };
         let path = StreamPath::decode(encoded_path)?;
         let reserved = path.reserved();
-        Ok(Route::Stream {
-            name: StreamName { project, path },
-            reserved,
-        })
+        Ok(Route::Stream { name: StreamName { project, path }, reserved })
     }
 }
 
@@ -300,10 +290,7 @@ impl fmt::Display for NameError {
             ),
             Self::PathEmpty => f.write_str("the stream's path is empty"),
             Self::PathTooLong => {
-                write!(
-                    f,
-                    "the stream's path is longer than {STREAM_PATH_BYTES_MAX} bytes"
-                )
+                write!(f, "the stream's path is longer than {STREAM_PATH_BYTES_MAX} bytes")
             }
             Self::InvalidEscape => {
                 f.write_str("the stream's path has a `%` without two hexadecimal digits")

@@ -65,10 +65,7 @@ pub struct Offset {
 
 impl Offset {
     /// The all-zero token. It is no stream's own offset and stands for the start of any.
-    pub const ZERO: Offset = Offset {
-        generation: Generation(0),
-        position: Position(0),
-    };
+    pub const ZERO: Offset = Offset { generation: Generation(0), position: Position(0) };
 }
 
 /// The token. Values above [`Generation::MAX`] or [`Position::MAX`] would print wider; the engine
@@ -90,10 +87,7 @@ impl FromStr for Offset {
             return Err(InvalidOffset);
         };
         let (position, _) = digits(rest)?;
-        Ok(Offset {
-            generation: Generation(generation),
-            position: Position(position),
-        })
+        Ok(Offset { generation: Generation(generation), position: Position(position) })
     }
 }
 
@@ -141,12 +135,7 @@ fn digits(bytes: &[u8]) -> Result<(u64, &[u8]), InvalidOffset> {
     if !digits.iter().all(u8::is_ascii_digit) {
         return Err(InvalidOffset);
     }
-    Ok((
-        digits
-            .iter()
-            .fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')),
-        rest,
-    ))
+    Ok((digits.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')), rest))
 }
 
 #[cfg(test)]
@@ -155,10 +144,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn offset(generation: u64, position: u64) -> Offset {
-        Offset {
-            generation: Generation(generation),
-            position: Position(position),
-        }
+        Offset { generation: Generation(generation), position: Position(position) }
     }
 
     #[test]
@@ -166,14 +152,8 @@ mod tests {
         let at = offset(1_769_853_600_500, 42);
         assert_eq!(at.to_string(), "0001769853600500_0000000000000042");
         assert_eq!("0001769853600500_0000000000000042".parse(), Ok(at));
-        assert_eq!(
-            Offset::ZERO.to_string(),
-            "0000000000000000_0000000000000000"
-        );
-        let max = Offset {
-            generation: Generation::MAX,
-            position: Position::MAX,
-        };
+        assert_eq!(Offset::ZERO.to_string(), "0000000000000000_0000000000000000");
+        let max = Offset { generation: Generation::MAX, position: Position::MAX };
         assert_eq!(max.to_string(), "9999999999999999_9999999999999999");
         assert_eq!(max.to_string().parse(), Ok(max));
     }

@@ -123,10 +123,7 @@ impl fmt::Display for ProducerHeaderError {
         let number = "is not a decimal integer from 0 to 2^53-1";
         match self {
             Self::Missing(header) => {
-                write!(
-                    f,
-                    "the producer headers come together, and {header} is missing"
-                )
+                write!(f, "the producer headers come together, and {header} is missing")
             }
             Self::EmptyId => f.write_str("producer-id is empty"),
             Self::InvalidId => write!(
@@ -150,23 +147,15 @@ mod tests {
     #[test]
     fn all_or_none() {
         assert_eq!(Producer::from_headers(None, None, None), Ok(None));
-        let whole = Producer::from_headers(Some("p"), Some("0"), Some("7"))
-            .unwrap()
-            .unwrap();
-        assert_eq!(
-            (whole.id.as_str(), whole.epoch, whole.seq),
-            ("p", Epoch(0), Seq(7))
-        );
+        let whole = Producer::from_headers(Some("p"), Some("0"), Some("7")).unwrap().unwrap();
+        assert_eq!((whole.id.as_str(), whole.epoch, whole.seq), ("p", Epoch(0), Seq(7)));
         for (id, epoch, seq, missing) in [
             (Some("p"), None, None, "producer-epoch"),
             (Some("p"), Some("0"), None, "producer-seq"),
             (None, Some("0"), Some("0"), "producer-id"),
             (None, None, Some("0"), "producer-id"),
         ] {
-            assert_eq!(
-                Producer::from_headers(id, epoch, seq),
-                Err(Error::Missing(missing))
-            );
+            assert_eq!(Producer::from_headers(id, epoch, seq), Err(Error::Missing(missing)));
         }
     }
 
@@ -186,17 +175,7 @@ mod tests {
                 "{id:?}"
             );
         }
-        for text in [
-            "",
-            "-1",
-            "+1",
-            "1abc",
-            "0xyz",
-            "1e3",
-            "1.0",
-            "01",
-            "9007199254740992",
-        ] {
+        for text in ["", "-1", "+1", "1abc", "0xyz", "1e3", "1.0", "01", "9007199254740992"] {
             let bad_epoch = Producer::from_headers(Some("p"), Some(text), Some("0"));
             assert_eq!(bad_epoch, Err(Error::InvalidEpoch), "{text:?}");
             let bad_seq = Producer::from_headers(Some("p"), Some("0"), Some(text));

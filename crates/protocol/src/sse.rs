@@ -55,11 +55,7 @@ pub fn data_event_text(out: &mut Vec<u8>, text: &[u8]) {
     while let Some((before, after)) = rest.split_once(['\r', '\n']) {
         line(out, before.as_bytes());
         let is_carriage_return = rest.as_bytes().get(before.len()) == Some(&b'\r');
-        let pair = if is_carriage_return {
-            after.strip_prefix('\n')
-        } else {
-            None
-        };
+        let pair = if is_carriage_return { after.strip_prefix('\n') } else { None };
         rest = pair.unwrap_or(after);
     }
     line(out, rest.as_bytes());
@@ -99,10 +95,7 @@ pub fn control_event(
     up_to_date: bool,
     closed: bool,
 ) {
-    let mut event = format!(
-        "event: control\ndata:{{\"streamNextOffset\":{}",
-        Value::from(next)
-    );
+    let mut event = format!("event: control\ndata:{{\"streamNextOffset\":{}", Value::from(next));
     if let Some(cursor) = cursor.filter(|_| !closed) {
         event.push_str(&format!(",\"streamCursor\":{}", Value::from(cursor)));
     }
@@ -129,10 +122,8 @@ pub fn comment(out: &mut Vec<u8>) {
 #[must_use]
 pub fn utf8_cut(bytes: &[u8]) -> usize {
     for kept_back in 1..=3 {
-        let Some((whole, tail)) = bytes
-            .len()
-            .checked_sub(kept_back)
-            .and_then(|cut| bytes.split_at_checked(cut))
+        let Some((whole, tail)) =
+            bytes.len().checked_sub(kept_back).and_then(|cut| bytes.split_at_checked(cut))
         else {
             break;
         };
@@ -151,11 +142,7 @@ pub fn utf8_cut(bytes: &[u8]) -> usize {
 
 /// One `data:` line; `text` holds no line break.
 fn line(out: &mut Vec<u8>, text: &[u8]) {
-    out.extend_from_slice(if text.starts_with(b" ") {
-        b"data: "
-    } else {
-        b"data:"
-    });
+    out.extend_from_slice(if text.starts_with(b" ") { b"data: " } else { b"data:" });
     out.extend_from_slice(text);
     out.push(b'\n');
 }
@@ -170,11 +157,7 @@ mod tests {
     fn read_events(stream: &str) -> Vec<(String, String)> {
         let mut events = Vec::new();
         let (mut name, mut data) = (String::new(), None::<String>);
-        for line in stream
-            .replace("\r\n", "\n")
-            .replace('\r', "\n")
-            .split_terminator('\n')
-        {
+        for line in stream.replace("\r\n", "\n").replace('\r', "\n").split_terminator('\n') {
             let (field, value) = line.split_once(':').unwrap_or((line, ""));
             let value = value.strip_prefix(' ').unwrap_or(value);
             match field {
@@ -207,10 +190,7 @@ mod tests {
     #[test]
     fn json() {
         let text = written(|out| data_event_json(out, b"{\"k\":\"v\"},\n[1, 2],\n"));
-        assert_eq!(
-            text,
-            "event: data\ndata:[\ndata:{\"k\":\"v\"},\ndata:[1, 2]\ndata:]\n\n"
-        );
+        assert_eq!(text, "event: data\ndata:[\ndata:{\"k\":\"v\"},\ndata:[1, 2]\ndata:]\n\n");
     }
 
     #[test]
@@ -223,10 +203,7 @@ mod tests {
         );
         assert_eq!(lines(b" a\n  b"), "event: data\ndata:  a\ndata:   b\n\n");
         assert_eq!(lines(b"a\xFFb"), "event: data\ndata:a\u{FFFD}b\n\n");
-        assert_eq!(
-            lines("\u{2028}é".as_bytes()),
-            "event: data\ndata:\u{2028}é\n\n"
-        );
+        assert_eq!(lines("\u{2028}é".as_bytes()), "event: data\ndata:\u{2028}é\n\n");
     }
 
     #[test]

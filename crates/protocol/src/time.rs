@@ -77,11 +77,7 @@ fn parse_date(bytes: &[u8]) -> Option<(i64, &[u8])> {
     let (&[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2], rest) = bytes.split_first_chunk()? else {
         return None;
     };
-    let (year, month, day) = (
-        number(&[y1, y2, y3, y4])?,
-        number(&[m1, m2])?,
-        number(&[d1, d2])?,
-    );
+    let (year, month, day) = (number(&[y1, y2, y3, y4])?, number(&[m1, m2])?, number(&[d1, d2])?);
     let valid = (1..=12).contains(&month) && (1..=days_in_month(year, month)).contains(&day);
     valid.then(|| (days_from_civil(year, month, day), rest))
 }
@@ -126,10 +122,9 @@ fn parse_zone(bytes: &[u8]) -> Option<i64> {
 
 /// A few ASCII digits as a number.
 fn number(digits: &[u8]) -> Option<i64> {
-    digits.iter().try_fold(0, |sum, byte| {
-        byte.is_ascii_digit()
-            .then(|| sum * 10 + i64::from(byte - b'0'))
-    })
+    digits
+        .iter()
+        .try_fold(0, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + i64::from(byte - b'0')))
 }
 
 fn days_in_month(year: i64, month: i64) -> i64 {
@@ -228,24 +223,15 @@ mod tests {
     #[test]
     fn formats_as_javascript_does() {
         assert_eq!(format_rfc3339(UnixMillis(0)), "1970-01-01T00:00:00.000Z");
-        assert_eq!(
-            format_rfc3339(UnixMillis(1_769_853_600_500)),
-            "2026-01-31T10:00:00.500Z"
-        );
-        assert_eq!(
-            format_rfc3339(UnixMillis(u64::MAX)),
-            "9999-12-31T23:59:59.999Z"
-        );
+        assert_eq!(format_rfc3339(UnixMillis(1_769_853_600_500)), "2026-01-31T10:00:00.500Z");
+        assert_eq!(format_rfc3339(UnixMillis(u64::MAX)), "9999-12-31T23:59:59.999Z");
     }
 
     #[test]
     fn every_day_of_eight_centuries() {
         let (mut year, mut month, mut day) = (1970, 1, 1);
         for days in 0..292_194_u64 {
-            assert_eq!(
-                civil_from_days(days),
-                (year as u64, month as u64, day as u64)
-            );
+            assert_eq!(civil_from_days(days), (year as u64, month as u64, day as u64));
             assert_eq!(days_from_civil(year, month, day), days as i64);
             day += 1;
             if day > days_in_month(year, month) {
@@ -261,10 +247,7 @@ mod tests {
     fn arithmetic_saturates() {
         assert_eq!(UnixMillis(5).saturating_since_ms(UnixMillis(7)), 0);
         assert_eq!(UnixMillis(7).saturating_since_ms(UnixMillis(5)), 2);
-        assert_eq!(
-            UnixMillis(7).saturating_add_ms(u64::MAX),
-            UnixMillis(u64::MAX)
-        );
+        assert_eq!(UnixMillis(7).saturating_add_ms(u64::MAX), UnixMillis(u64::MAX));
     }
 
     proptest! {

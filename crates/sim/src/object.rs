@@ -108,6 +108,7 @@ impl Object {
         self.stream = None;
         self.instance += 1;
         self.readers.clear();
+        self.audited_at = None;
         self.canary.crash();
         self.disk = self.disk.reopen()?;
         if let Some(life) = &mut self.model.current {

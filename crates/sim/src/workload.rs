@@ -93,7 +93,7 @@ impl Action {
 }
 
 const TYPICAL: [u32; Action::ALL.len()] =
-    [12, 60, 1, 4, 3, 20, 12, 12, 6, 2, 40, 4, 6, 12, 12, 2];
+    [12, 60, 1, 6, 3, 20, 14, 12, 6, 2, 60, 2, 6, 12, 12, 2];
 
 impl Profile {
     /// Draws a profile.
@@ -115,12 +115,12 @@ impl Profile {
         if rng.chance(15) {
             // Forks under way for a long time, and much that happens meanwhile.
             weights[6] = 60;
-            weights[10] = 30;
+            weights[10] = 40;
         }
         Self {
             paths: 1 + rng.index(5),
             weights,
-            fault_percent: rng.pick(&[0, 5, 15, 30]),
+            fault_percent: rng.pick(&[0, 10, 20, 40]),
             message_fault_percent: rng.pick(&[0, 5, 30]),
             large: rng.chance(2),
             kind: rng.pick(&[None, Some(Kind::Json), Some(Kind::Text), Some(Kind::Binary)]),

@@ -129,7 +129,7 @@ impl World {
     }
 
     fn act(&mut self, action: Action) -> Check {
-        let at = self.rng.index(self.objects.len());
+        let at = self.target(action);
         match action {
             Action::Create => self.create(at),
             Action::Append => self.append(at),
@@ -155,6 +155,28 @@ impl World {
             }
             Action::Jump => self.jump(at),
         }
+    }
+
+    /// An object for an action: mostly one that the action can do something to.
+    fn target(&mut self, action: Action) -> usize {
+        let any = self.rng.index(self.objects.len());
+        if self.rng.chance(20) {
+            return any;
+        }
+        let suits = |object: &Object| {
+            let life = object.model.current.as_ref();
+            match action {
+                Action::Create | Action::Fork => life.is_none(),
+                Action::Append | Action::Burst => life.is_some_and(|life| !life.closed),
+                Action::Read | Action::Attach => life.is_some(),
+                Action::Delete => life.is_some_and(|life| life.closed || life.tail() > 400),
+                _ => true,
+            }
+        };
+        // The first that suits from a random one on.
+        let count = self.objects.len();
+        let order = (0..count).map(|step| (any + step) % count);
+        order.into_iter().find(|at| suits(&self.objects[*at])).unwrap_or(any)
     }
 
     /// Sets the world's clock or one machine's.

@@ -30,9 +30,9 @@ pub fn fetch(request: web_sys::Request, env: Env, _context: JsValue) -> Result<P
         (Route::Stream { reserved: Some(_), .. }, "GET" | "HEAD") => {
             edge::error(ApiError::new(ErrorCode::RouteNotFound, "There is no such resource."))
         }
-        (Route::Stream { reserved: Some(_), .. }, "PUT" | "POST" | "DELETE") => {
-            edge::error(ApiError::new(ErrorCode::Reserved, "This path is reserved for the service."))
-        }
+        (Route::Stream { reserved: Some(_), .. }, "PUT" | "POST" | "DELETE") => edge::error(
+            ApiError::new(ErrorCode::Reserved, "This path is reserved for the service."),
+        ),
         (Route::Stream { .. }, "OPTIONS") => edge::options(edge::STREAM_METHODS),
         (Route::Stream { .. }, _) => edge::method_not_allowed(edge::STREAM_METHODS),
         (Route::Health, "GET" | "HEAD") => edge::health(&env),

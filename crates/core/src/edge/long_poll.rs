@@ -54,7 +54,9 @@ pub(crate) async fn serve(
             Some(Arrival::Gone) => return Err(Failure::from(engine::Missing::NotFound)),
             Some(Arrival::Ended) => continue,
         };
-        return reply.into_response().map_err(|error| crate::respond::internal("answering", &error));
+        return reply
+            .into_response()
+            .map_err(|error| crate::respond::internal("answering", &error));
     }
     let message = "The stream's connection broke while waiting; ask again.";
     Err(Failure::new(ErrorCode::Unavailable, message).header(name::RETRY_AFTER, "1"))

@@ -88,7 +88,8 @@ fn call_object(request: &web_sys::Request, object: &str, env: &Env) -> Result<Pr
         /// The binding: the same object for the whole life of the isolate.
         static NAMESPACE: RefCell<Option<Namespace>> = const { RefCell::new(None) };
     }
-    let known = NAMESPACE.with(|namespace| namespace.try_borrow().ok().and_then(|known| known.clone()));
+    let known =
+        NAMESPACE.with(|namespace| namespace.try_borrow().ok().and_then(|known| known.clone()));
     let namespace = match known {
         Some(namespace) => namespace,
         None => {
@@ -157,7 +158,10 @@ pub fn options(methods: &'static str) -> Response {
 /// Only what the platform throws while a response is built.
 pub fn method_not_allowed(methods: &'static str) -> Response {
     let message = format!("This resource has the methods {methods}.");
-    Failure::new(ErrorCode::MethodNotAllowed, message).header(name::ALLOW, methods).reply().into_response()
+    Failure::new(ErrorCode::MethodNotAllowed, message)
+        .header(name::ALLOW, methods)
+        .reply()
+        .into_response()
 }
 
 /// An error that the router found.

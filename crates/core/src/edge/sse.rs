@@ -155,7 +155,13 @@ impl Reader {
             ..next
         };
         let cursor = next_cursor(js::now(), self.cursor.as_deref(), js::random());
-        sse::control_event(&mut chunk, &shown.to_string(), Some(&cursor), head.up_to_date, head.closed);
+        sse::control_event(
+            &mut chunk,
+            &shown.to_string(),
+            Some(&cursor),
+            head.up_to_date,
+            head.closed,
+        );
         self.next = Some(next);
         self.ended = head.closed;
         Some(chunk)

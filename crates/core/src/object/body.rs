@@ -115,10 +115,7 @@ pub(crate) async fn finish(body: Body) -> Result<JsBytes, Failure> {
 }
 
 /// Reads a body of unknown length, keeping at most `max` bytes of it.
-async fn read_chunks(
-    stream: &web_sys::ReadableStream,
-    max: u64,
-) -> Result<JsBytes, Failure> {
+async fn read_chunks(stream: &web_sys::ReadableStream, max: u64) -> Result<JsBytes, Failure> {
     let reader: ReadableStreamDefaultReader = stream.get_reader().unchecked_into();
     let mut parts: Vec<JsBytes> = Vec::new();
     let mut length = 0;

@@ -7,11 +7,11 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use engine::Missing;
 use engine::create::{Create, CreateError, Created};
 use engine::fork::{Begun, CopyPage, ForkError, ForkGrant, ForkRequest, ForkWish};
 use engine::life::Inherited;
 use engine::log::{Blob, ForkId, Release};
-use engine::Missing;
 use futures::channel::oneshot;
 use js_sys::Uint8Array;
 use protocol::content_type::ContentType;
@@ -155,7 +155,8 @@ impl Inner {
         if wish.source == child {
             return self.existing_or_not_found(request);
         }
-        let mut begun = self.with_stream(|stream| stream.begin_fork(request, wish, &child, js::now()))??;
+        let mut begun =
+            self.with_stream(|stream| stream.begin_fork(request, wish, &child, js::now()))??;
         for _ in 0..RAISES_MAX {
             let question = match begun {
                 Begun::Exists(created) => return Ok(created),
@@ -218,8 +219,10 @@ impl Inner {
         while let Some((source, from, to)) = self.with_stream(|stream| stream.fork_missing())? {
             let path = format!("copy?source={}&from={}&to={}", source.0, from.0, to.0);
             let response = self.call(&wish.source, &path, None).await?;
-            let buffer = response.array_buffer().map_err(|error| internal("copying a fork", &error))?;
-            let buffer = JsFuture::from(buffer).await.map_err(|error| internal("copying a fork", &error))?;
+            let buffer =
+                response.array_buffer().map_err(|error| internal("copying a fork", &error))?;
+            let buffer =
+                JsFuture::from(buffer).await.map_err(|error| internal("copying a fork", &error))?;
             let page = decode_page(from, &JsBytes::new(Uint8Array::new(&buffer)))
                 .ok_or_else(|| internal("copying a fork", &JsValue::from_str("damaged page")))?;
             self.with_stream(|stream| stream.fork_copied(page))??;
@@ -227,7 +230,11 @@ impl Inner {
         Ok(())
     }
 
-    async fn ask_source(&self, wish: &ForkWish, question: &ForkRequest) -> Result<ForkGrant, Asked> {
+    async fn ask_source(
+        &self,
+        wish: &ForkWish,
+        question: &ForkRequest,
+    ) -> Result<ForkGrant, Asked> {
         let message = ReferenceMessage {
             child: question.child.child.clone(),
             generation: question.child.generation.0,
@@ -379,15 +386,20 @@ fn grant_of(answer: ReferenceAnswer) -> Result<ForkGrant, Asked> {
         ReferenceAnswer::Refused(refusal) => refused(error_of(refusal)),
         ReferenceAnswer::Granted { source, at, content_type, ttl_s, expires_at, lineage } => {
             let Ok(content_type) = ContentType::parse(&content_type) else {
-                return Err(Asked::Unknown(Failure::new(ErrorCode::Internal, "A grant does not parse.")));
+                return Err(Asked::Unknown(Failure::new(
+                    ErrorCode::Internal,
+                    "A grant does not parse.",
+                )));
             };
             let lifetime = match (ttl_s, expires_at) {
                 (Some(seconds), _) => Lifetime::Ttl { seconds },
                 (None, Some(at)) => Lifetime::ExpiresAt { at: UnixMillis(at) },
                 (None, None) => Lifetime::Unlimited,
             };
-            let stretch =
-                |(generation, end)| Inherited { generation: Generation(generation), end: Position(end) };
+            let stretch = |(generation, end)| Inherited {
+                generation: Generation(generation),
+                end: Position(end),
+            };
             Ok(ForkGrant {
                 source: Generation(source),
                 at: Position(at),
@@ -411,7 +423,11 @@ fn granted(grant: ForkGrant) -> ReferenceAnswer {
         content_type: grant.content_type.as_str().to_owned(),
         ttl_s,
         expires_at,
-        lineage: grant.lineage.iter().map(|stretch| (stretch.generation.0, stretch.end.0)).collect(),
+        lineage: grant
+            .lineage
+            .iter()
+            .map(|stretch| (stretch.generation.0, stretch.end.0))
+            .collect(),
     }
 }
 
@@ -420,7 +436,9 @@ fn refusal_of(error: ForkError) -> Refusal {
     match error {
         ForkError::Missing(Missing::NotFound) => Refusal::NotFound,
         ForkError::Missing(Missing::Gone) => Refusal::Gone,
-        ForkError::Missing(Missing::Log(_)) | ForkError::Offset(OffsetError::Log(_)) => Refusal::Storage,
+        ForkError::Missing(Missing::Log(_)) | ForkError::Offset(OffsetError::Log(_)) => {
+            Refusal::Storage
+        }
         ForkError::Offset(OffsetError::BeyondTail { tail }) => {
             Refusal::BeyondTail { generation: tail.generation.0, position: tail.position.0 }
         }
@@ -436,13 +454,13 @@ fn refusal_of(error: ForkError) -> Refusal {
 
 fn error_of(refusal: Refusal) -> ForkError {
     use engine::offsets::OffsetError;
-    let storage = || Missing::Log(engine::log::LogError::Failed("the source's storage failed".into()));
+    let storage =
+        || Missing::Log(engine::log::LogError::Failed("the source's storage failed".into()));
     match refusal {
         Refusal::NotFound => ForkError::Missing(Missing::NotFound),
         Refusal::Gone => ForkError::Missing(Missing::Gone),
         Refusal::BeyondTail { generation, position } => {
-            let tail =
-                Offset { generation: Generation(generation), position: Position(position) };
+            let tail = Offset { generation: Generation(generation), position: Position(position) };
             ForkError::Offset(OffsetError::BeyondTail { tail })
         }
         Refusal::StaleOffset => ForkError::Offset(OffsetError::Stale),
@@ -500,6 +518,7 @@ async fn message_of<T: serde::de::DeserializeOwned>(call: &Call) -> Result<T, Fa
 
 async fn text_of(response: &web_sys::Response) -> Result<String, Failure> {
     let promise = response.text().map_err(|error| internal("reading an answer", &error))?;
-    let text = JsFuture::from(promise).await.map_err(|error| internal("reading an answer", &error))?;
+    let text =
+        JsFuture::from(promise).await.map_err(|error| internal("reading an answer", &error))?;
     Ok(text.as_string().unwrap_or_default())
 }

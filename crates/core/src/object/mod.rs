@@ -22,16 +22,16 @@ use std::rc::Rc;
 use engine::Stream;
 use engine::log::LogError;
 use engine::log::sql::SqlLog;
-use protocol::error::{ApiError, ErrorCode};
 use js_sys::Promise;
+use protocol::error::{ApiError, ErrorCode};
 use wasm_bindgen::JsCast;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::future_to_promise;
 use worker::{Env, Response, State, console_error, worker_sys};
 
 use crate::config::Config;
-use crate::js;
 use crate::edge::path_of;
+use crate::js;
 use crate::request::{Headers, split_url};
 use crate::respond::{Failure, Reply, internal};
 use appends::Appends;
@@ -184,13 +184,19 @@ impl Inner {
         body: impl FnOnce(&mut ObjectStream) -> T,
     ) -> Result<T, Failure> {
         let Ok(mut slot) = self.stream.try_borrow_mut() else {
-            return Err(Failure::new(ErrorCode::Internal, "The stream is in use by its own request."));
+            return Err(Failure::new(
+                ErrorCode::Internal,
+                "The stream is in use by its own request.",
+            ));
         };
         let stream = match &mut *slot {
             Some(stream) => stream,
             empty => {
                 let stream = self.open().map_err(|error| {
-                    console_error!("{}", serde_json::json!({"event": "load_failed", "cause": error.to_string()}));
+                    console_error!(
+                        "{}",
+                        serde_json::json!({"event": "load_failed", "cause": error.to_string()})
+                    );
                     Failure::from(error)
                 })?;
                 empty.insert(stream)
@@ -232,7 +238,10 @@ impl Inner {
         match due {
             Ok(Ok(releases)) => self.deliver(releases).await,
             Ok(Err(error)) => {
-                console_error!("{}", serde_json::json!({"event": "alarm_failed", "cause": error.to_string()}));
+                console_error!(
+                    "{}",
+                    serde_json::json!({"event": "alarm_failed", "cause": error.to_string()})
+                );
                 self.retry_alarm();
             }
             Err(_) => self.retry_alarm(),

@@ -81,7 +81,9 @@ impl Readers {
     /// Finds the readers that outlived the object's memory. Returns until when one is attached.
     pub(crate) fn restore(&mut self, state: &State, tail: Position) -> UnixMillis {
         for socket in state.get_websockets() {
-            let Ok(Some(attachment)) = socket.deserialize_attachment::<Attachment>() else { continue };
+            let Ok(Some(attachment)) = socket.deserialize_attachment::<Attachment>() else {
+                continue;
+            };
             self.next_id = self.next_id.max(attachment.id.saturating_add(1));
             let reader = Reader {
                 socket,
@@ -167,7 +169,13 @@ impl Inner {
             Ok::<_, Failure>((from, tail.unwrap_or_default(), content_type))
         })??;
         let lifetime_ms = self.config()?.limits.sse_lifetime_ms;
-        self.attach(call, Kind::Sse, from, (&tail, &content_type), now.saturating_add_ms(lifetime_ms))
+        self.attach(
+            call,
+            Kind::Sse,
+            from,
+            (&tail, &content_type),
+            now.saturating_add_ms(lifetime_ms),
+        )
     }
 
     /// A long-poll at the tail of an open stream: attaches a reader that waits for one frame.
@@ -190,7 +198,10 @@ impl Inner {
         until: UnixMillis,
     ) -> Result<Answer, Failure> {
         if call.headers.get(name::UPGRADE).is_none() {
-            return Err(Failure::new(ErrorCode::Internal, "A live read reached the object without a socket."));
+            return Err(Failure::new(
+                ErrorCode::Internal,
+                "A live read reached the object without a socket.",
+            ));
         }
         self.check_capacity(kind)?;
         let WebSocketPair { client, server } = WebSocketPair::new()
@@ -234,7 +245,9 @@ impl Inner {
         }
         if full(&readers) {
             let message = "The stream has as many live readers as it can serve.";
-            return Err(Failure::new(ErrorCode::TooManyReaders, message).header(name::RETRY_AFTER, "1"));
+            return Err(
+                Failure::new(ErrorCode::TooManyReaders, message).header(name::RETRY_AFTER, "1")
+            );
         }
         Ok(())
     }
@@ -252,7 +265,9 @@ impl Inner {
             return;
         }
         let mut frames = Frames::default();
-        readers.by_id.retain(|id, reader| self.pump(*id, reader, &mut frames, true) == Pumped::Waits);
+        readers
+            .by_id
+            .retain(|id, reader| self.pump(*id, reader, &mut frames, true) == Pumped::Waits);
     }
 
     /// Sends from the reader's position until credit or tail stops it. `greeted`: whether a
@@ -308,7 +323,8 @@ impl Inner {
             up_to_date: page.up_to_date,
             closed: page.closed,
         };
-        let frame = JsBytes::concat(&[JsBytes::from_vec(head.encode().to_vec()), page.bytes.clone()]);
+        let frame =
+            JsBytes::concat(&[JsBytes::from_vec(head.encode().to_vec()), page.bytes.clone()]);
         frames.encoded = Some((from, page.clone(), frame.clone()));
         Some((page, frame))
     }

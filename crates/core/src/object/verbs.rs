@@ -84,7 +84,10 @@ impl Inner {
         let (page, content_type) = self.read_page(query)?;
         let reply = page_reply(200, &page, &content_type);
         if query.offset == OffsetParam::Now {
-            return Ok(reply.header(name::CACHE_CONTROL, NO_STORE).body(Body::Bytes(page.bytes)).into());
+            return Ok(reply
+                .header(name::CACHE_CONTROL, NO_STORE)
+                .body(Body::Bytes(page.bytes))
+                .into());
         }
         let etag = etag_of(&page);
         let cache = if page.immutable { IMMUTABLE } else { REVALIDATE };
@@ -104,7 +107,8 @@ impl Inner {
             return self.attach_long_poll(call, &page, &content_type);
         }
         let status = if waiting { 204 } else { 200 };
-        let mut reply = page_reply(status, &page, &content_type).header(name::CACHE_CONTROL, NO_STORE);
+        let mut reply =
+            page_reply(status, &page, &content_type).header(name::CACHE_CONTROL, NO_STORE);
         if !page.closed {
             let cursor = next_cursor(js::now(), query.cursor.as_deref(), js::random());
             reply = reply.header(name::STREAM_CURSOR, cursor);

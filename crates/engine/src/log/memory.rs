@@ -10,7 +10,8 @@ use protocol::producer::ProducerId;
 use protocol::time::UnixMillis;
 
 use super::{
-    Blob, Duty, ExtentRow, ForkId, ForkRow, Framing, Key, Log, LogError, ProducerState, Release, Write,
+    Blob, Duty, ExtentRow, ForkId, ForkRow, Framing, Key, Log, LogError, ProducerState, Release,
+    Write,
 };
 use crate::life::{Life, Tombstone};
 
@@ -143,7 +144,8 @@ impl Log for MemoryLog {
 
     fn read(&self, keys: Range<Key>, framing: Framing) -> Result<Vec<u8>, LogError> {
         let mut range = Vec::new();
-        let first = self.extents.range(..=keys.start).next_back().map_or(keys.start, |(key, _)| *key);
+        let first =
+            self.extents.range(..=keys.start).next_back().map_or(keys.start, |(key, _)| *key);
         for (key, (_, bytes)) in self.extents.range(first..keys.end.max(first)) {
             let from = keys.start.0.saturating_sub(key.0);
             let to = keys.end.0.saturating_sub(key.0);
@@ -181,8 +183,7 @@ impl Log for MemoryLog {
     }
 
     fn forks_of(&self, source: Generation, limit: u32) -> Result<u32, LogError> {
-        let references =
-            |row: &&ForkRow| matches!(row, ForkRow::Referenced { source: life, .. } if *life == source);
+        let references = |row: &&ForkRow| matches!(row, ForkRow::Referenced { source: life, .. } if *life == source);
         let count = self.forks.values().filter(references).take(limit as usize).count();
         Ok(u32::try_from(count).unwrap_or(limit))
     }

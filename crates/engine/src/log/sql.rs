@@ -126,8 +126,10 @@ impl<D: Database> SqlLog<D> {
     /// # Errors
     /// [`LogError::Failed`] when the database does not answer.
     pub fn open(database: D) -> Result<Self, LogError> {
-        let tables = database
-            .query("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'duties'", vec![])?;
+        let tables = database.query(
+            "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'duties'",
+            vec![],
+        )?;
         Ok(Self {
             database,
             ready: Cell::new(!tables.is_empty()),
@@ -208,8 +210,9 @@ fn store<D: Database>(database: &mut D, write: Write<D::Bytes>) -> Result<(), Lo
             "INSERT OR REPLACE INTO duties (kind, due) VALUES (?, ?)",
             vec![Value::Integer(duty.code()), int(due.0)],
         ),
-        Write::DropDuty(duty) => database
-            .execute("DELETE FROM duties WHERE kind = ?", vec![Value::Integer(duty.code())]),
+        Write::DropDuty(duty) => {
+            database.execute("DELETE FROM duties WHERE kind = ?", vec![Value::Integer(duty.code())])
+        }
         Write::Alarm(at) => database.set_alarm(at),
     }
 }
@@ -263,8 +266,9 @@ fn store_relation<D: Database>(database: &mut D, write: Write<D::Bytes>) -> Resu
                 int(u64::from(release.attempts)),
             ],
         ),
-        Write::DropRelease(generation) => database
-            .execute("DELETE FROM releases WHERE generation = ?", vec![int(generation.0)]),
+        Write::DropRelease(generation) => {
+            database.execute("DELETE FROM releases WHERE generation = ?", vec![int(generation.0)])
+        }
         _ => Err(LogError::Failed("not a relation".into())),
     }
 }

@@ -2,7 +2,11 @@
 //!
 //! Each case is a function from an empty log to nothing, and fails by assertion.
 
-#![allow(clippy::unwrap_used, reason = "a contract suite fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a contract suite fails by panicking"
+)]
 
 use std::ops::Range;
 
@@ -114,7 +118,8 @@ fn lives_round_trip<L: Log>(mut log: L) {
 
 fn lives_come_newest_first<L: Log>(mut log: L) {
     log.commit(vec![Write::Life(life(2)), Write::Life(life(9)), Write::Life(life(5))]).unwrap();
-    let generations = |lives: Vec<Life>| lives.iter().map(|life| life.generation.0).collect::<Vec<_>>();
+    let generations =
+        |lives: Vec<Life>| lives.iter().map(|life| life.generation.0).collect::<Vec<_>>();
     assert_eq!(generations(log.lives(2).unwrap()), [9, 5]);
     log.commit(vec![Write::DropLife(Generation(9)), Write::DropLife(Generation(9))]).unwrap();
     assert_eq!(generations(log.lives(5).unwrap()), [5, 2]);
@@ -123,7 +128,10 @@ fn lives_come_newest_first<L: Log>(mut log: L) {
 fn extents_are_read_by_range<L: Log>(mut log: L) {
     log.commit(vec![extent(10, b"abc"), extent(13, b"de"), extent(15, b"")]).unwrap();
     let rows = log.extents(keys(10..15), 9).unwrap();
-    assert_eq!(rows.iter().map(|row| (row.key.0, row.length)).collect::<Vec<_>>(), [(10, 3), (13, 2)]);
+    assert_eq!(
+        rows.iter().map(|row| (row.key.0, row.length)).collect::<Vec<_>>(),
+        [(10, 3), (13, 2)]
+    );
     assert_eq!(rows[1].head, [7, 13]);
     assert_eq!(log.extents(keys(0..99), 2).unwrap().len(), 2);
     assert_eq!(log.extents(keys(11..13), 9).unwrap(), []);
@@ -204,7 +212,8 @@ fn producers_belong_to_lives<L: Log>(mut log: L) {
         state: state(seq),
         as_of: Position(5),
     };
-    log.commit(vec![write(1, "a", 1), write(1, "b", 2), write(2, "a", 3), write(1, "a", 4)]).unwrap();
+    log.commit(vec![write(1, "a", 1), write(1, "b", 2), write(2, "a", 3), write(1, "a", 4)])
+        .unwrap();
     assert_eq!(log.producer(Generation(1), &producer_id("a")).unwrap(), Some(state(4)));
     assert_eq!(log.producer(Generation(2), &producer_id("a")).unwrap(), Some(state(3)));
     assert_eq!(log.producer(Generation(2), &producer_id("b")).unwrap(), None);

@@ -36,10 +36,7 @@ impl<'a> Scanner<'a> {
 
     /// The whole body: one message, or an array of messages.
     pub(super) fn frame(mut self) -> Result<Framed, JsonError> {
-        let mut framed = Framed {
-            wire: Vec::with_capacity(self.body.len() + 2),
-            messages: 0,
-        };
+        let mut framed = Framed { wire: Vec::with_capacity(self.body.len() + 2), messages: 0 };
         self.skip_white_space();
         match self.peek() {
             None => return Err(JsonError::Empty),
@@ -186,11 +183,7 @@ impl<'a> Scanner<'a> {
     fn escape(&mut self) -> Result<(), JsonError> {
         let rest = self.body.get(self.at..).unwrap_or_default();
         match rest {
-            [
-                _,
-                b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't',
-                ..,
-            ] => self.at += 2,
+            [_, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => self.at += 2,
             [_, b'u', a, b, c, d, ..] if [a, b, c, d].iter().all(|d| d.is_ascii_hexdigit()) => {
                 self.at += 6;
             }
@@ -227,20 +220,11 @@ impl<'a> Scanner<'a> {
         while let Some(b'0'..=b'9') = self.peek() {
             self.at += 1;
         }
-        if self.at > begin {
-            Ok(())
-        } else {
-            Err(self.fault(Kind::InvalidNumber))
-        }
+        if self.at > begin { Ok(()) } else { Err(self.fault(Kind::InvalidNumber)) }
     }
 
     fn literal(&mut self, word: &[u8]) -> Result<(), JsonError> {
-        if self
-            .body
-            .get(self.at..)
-            .unwrap_or_default()
-            .starts_with(word)
-        {
+        if self.body.get(self.at..).unwrap_or_default().starts_with(word) {
             self.at += word.len();
             return Ok(());
         }
@@ -299,11 +283,7 @@ impl<'a> Scanner<'a> {
 
     #[inline]
     fn expect(&mut self, byte: u8) -> Result<(), JsonError> {
-        if self.eat(byte) {
-            Ok(())
-        } else {
-            Err(self.unexpected())
-        }
+        if self.eat(byte) { Ok(()) } else { Err(self.unexpected()) }
     }
 
     #[cold]
@@ -316,10 +296,7 @@ impl<'a> Scanner<'a> {
 
     #[cold]
     fn fault(&self, kind: Kind) -> JsonError {
-        JsonError::Invalid {
-            position: self.at,
-            kind,
-        }
+        JsonError::Invalid { position: self.at, kind }
     }
 }
 
@@ -372,11 +349,7 @@ mod tests {
             for place in 0..19 {
                 let mut bytes = [b'x'; 19];
                 bytes[place] = byte;
-                assert_eq!(
-                    plain_prefix(&bytes),
-                    naive_plain_prefix(&bytes),
-                    "{byte} {place}"
-                );
+                assert_eq!(plain_prefix(&bytes), naive_plain_prefix(&bytes), "{byte} {place}");
             }
         }
     }

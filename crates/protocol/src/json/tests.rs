@@ -28,11 +28,7 @@ fn reassemble(wire: &[u8]) -> Vec<u8> {
 fn flattens_one_level() {
     for (body, expected, messages) in [
         (r#"{"event":"created"}"#, "{\"event\":\"created\"},\n", 1),
-        (
-            r#"[{"event":"a"}, {"event":"b"}]"#,
-            "{\"event\":\"a\"},\n{\"event\":\"b\"},\n",
-            2,
-        ),
+        (r#"[{"event":"a"}, {"event":"b"}]"#, "{\"event\":\"a\"},\n{\"event\":\"b\"},\n", 2),
         ("[[1,2], [3,4]]", "[1,2],\n[3,4],\n", 2),
         ("[[[1,2,3]]]", "[[1,2,3]],\n", 1),
         ("[]", "", 0),
@@ -40,11 +36,7 @@ fn flattens_one_level() {
         ("[[]]", "[],\n", 1),
         ("null", "null,\n", 1),
         (" \t\r\n-0.5e+10 ", "-0.5e+10,\n", 1),
-        (
-            "[true,false,null,\"\",0]",
-            "true,\nfalse,\nnull,\n\"\",\n0,\n",
-            5,
-        ),
+        ("[true,false,null,\"\",0]", "true,\nfalse,\nnull,\n\"\",\n0,\n", 5),
     ] {
         let framed = frame_messages(body.as_bytes()).unwrap();
         assert_eq!(String::from_utf8(framed.wire).unwrap(), expected, "{body}");
@@ -67,10 +59,7 @@ fn keeps_the_text() {
 #[test]
 fn lone_surrogates_are_legal() {
     assert_eq!(wire(r#""\uD800""#), "\"\\uD800\",\n");
-    assert_eq!(
-        wire(r#"["\udc00x", {"\uD83D":0}]"#),
-        "\"\\udc00x\",\n{\"\\uD83D\":0},\n"
-    );
+    assert_eq!(wire(r#"["\udc00x", {"\uD83D":0}]"#), "\"\\udc00x\",\n{\"\\uD83D\":0},\n");
 }
 
 #[test]
@@ -120,41 +109,25 @@ fn faults() {
         (b"[]]", 2, Kind::TrailingData),
         (b"nullx", 4, Kind::TrailingData),
     ] {
-        assert_eq!(
-            fault(body),
-            (position, kind),
-            "{:?}",
-            String::from_utf8_lossy(body)
-        );
+        assert_eq!(fault(body), (position, kind), "{:?}", String::from_utf8_lossy(body));
     }
 }
 
 #[test]
 fn depth() {
     let nested = |depth: usize| ["[".repeat(depth), "]".repeat(depth)].concat();
-    assert_eq!(
-        wire(&nested(JSON_DEPTH_MAX)),
-        nested(JSON_DEPTH_MAX - 1) + ",\n"
-    );
+    assert_eq!(wire(&nested(JSON_DEPTH_MAX)), nested(JSON_DEPTH_MAX - 1) + ",\n");
     let too_deep = nested(JSON_DEPTH_MAX + 1);
     assert_eq!(fault(too_deep.as_bytes()), (JSON_DEPTH_MAX, Kind::TooDeep));
-    assert_eq!(
-        fault("[".repeat(1 << 20).as_bytes()),
-        (JSON_DEPTH_MAX, Kind::TooDeep)
-    );
+    assert_eq!(fault("[".repeat(1 << 20).as_bytes()), (JSON_DEPTH_MAX, Kind::TooDeep));
 }
 
 #[test]
 fn kinds_of_containers_survive_nesting() {
     // Objects and arrays alternate irregularly across word borders of the bit stack.
     let object = |level: usize| level * level % 7 < 3;
-    let open: String = (0..1000)
-        .map(|i| if object(i) { "{\"k\":" } else { "[" })
-        .collect();
-    let close: String = (0..1000)
-        .rev()
-        .map(|i| if object(i) { "}" } else { "]" })
-        .collect();
+    let open: String = (0..1000).map(|i| if object(i) { "{\"k\":" } else { "[" }).collect();
+    let close: String = (0..1000).rev().map(|i| if object(i) { "}" } else { "]" }).collect();
     assert!(frame_messages(format!("{open}1{close}").as_bytes()).is_ok());
     for wrong in 0..1000 {
         let mut bytes = format!("{open}1{close}").into_bytes();
@@ -255,12 +228,7 @@ fn messages_of(body: &[u8]) -> Option<Vec<Value>> {
 
 fn agrees_with_serde(body: &[u8]) {
     let framed = frame_messages(body);
-    assert_eq!(
-        framed.is_ok(),
-        serde_accepts(body),
-        "{:?}",
-        String::from_utf8_lossy(body)
-    );
+    assert_eq!(framed.is_ok(), serde_accepts(body), "{:?}", String::from_utf8_lossy(body));
     let Ok(framed) = framed else { return };
     if let Some(messages) = messages_of(body) {
         assert_eq!(framed.messages, messages.len() as u64);
@@ -317,10 +285,7 @@ proptest! {
 fn throughput() {
     let event = r#"{"type":"insert","key":"user:12345","value":{"id":12345,"name":"Ada Lovelace","email":"ada@example.com","active":true,"score":98.25,"tags":["a","bb"]},"headers":{"operation":"insert","txid":"7261"}}"#;
     let token = r#"{"t":"tok","i":1234,"d":" the"}"#;
-    let long = format!(
-        r#"{{"text":"{}"}}"#,
-        "Lorem ipsum dolor sit amet, ".repeat(200)
-    );
+    let long = format!(r#"{{"text":"{}"}}"#, "Lorem ipsum dolor sit amet, ".repeat(200));
     let cjk = format!(r#"{{"text":"{}"}}"#, "日本語のテキスト".repeat(200));
     let pretty = serde_json::from_str::<Value>(event)
         .map(|value| serde_json::to_string_pretty(&value).unwrap())
@@ -333,10 +298,7 @@ fn throughput() {
         ("pretty", &pretty),
         ("integers", "1"),
     ] {
-        let body = format!(
-            "[{}]",
-            vec![message; (4 << 20) / (message.len() + 1)].join(",")
-        );
+        let body = format!("[{}]", vec![message; (4 << 20) / (message.len() + 1)].join(","));
         let mut best = f64::MAX;
         for _ in 0..20 {
             let begin = std::time::Instant::now();

@@ -125,10 +125,7 @@ fn lengths_are_those_of_the_decoded_path() {
 #[test]
 fn reserved_segments() {
     for (raw_path, reserved) in [
-        (
-            "/v1/stream/__ds/subscriptions/x",
-            Some(Reserved::Subscriptions),
-        ),
+        ("/v1/stream/__ds/subscriptions/x", Some(Reserved::Subscriptions)),
         ("/v1/p/stream/session/s", Some(Reserved::Session)),
         ("/v1/p/stream/session", Some(Reserved::Session)),
         ("/v1/p/stream/%73ession/s", Some(Reserved::Session)),
@@ -137,11 +134,7 @@ fn reserved_segments() {
         ("/v1/p/stream/Session", None),
     ] {
         let name = parsed(raw_path);
-        assert_eq!(
-            Route::parse(raw_path),
-            Ok(Route::Stream { name, reserved }),
-            "{raw_path}"
-        );
+        assert_eq!(Route::parse(raw_path), Ok(Route::Stream { name, reserved }), "{raw_path}");
     }
 }
 
@@ -150,50 +143,20 @@ fn references() {
     let default = Project::default();
     let other = Project::parse("p").unwrap();
     let read = StreamName::parse_reference;
-    assert_eq!(
-        read("/v1/stream/a/b", &default),
-        Ok(stream("_default", "a/b"))
-    );
-    assert_eq!(
-        read("/v1/_default/stream/a", &default),
-        Ok(stream("_default", "a"))
-    );
-    assert_eq!(
-        read("/v1/p/stream/caf%C3%A9", &other),
-        Ok(stream("p", "café"))
-    );
-    assert_eq!(
-        read("/v1/stream/a", &other),
-        Err(ForkSourceError::OtherProject)
-    );
-    assert_eq!(
-        read("/v1/p/stream/a", &default),
-        Err(ForkSourceError::OtherProject)
-    );
-    for value in [
-        "",
-        "a/b",
-        "/a/b",
-        "/v1/stream",
-        "/health",
-        "http://h/v1/stream/a",
-    ] {
-        assert_eq!(
-            read(value, &default),
-            Err(ForkSourceError::NotAStream),
-            "{value}"
-        );
+    assert_eq!(read("/v1/stream/a/b", &default), Ok(stream("_default", "a/b")));
+    assert_eq!(read("/v1/_default/stream/a", &default), Ok(stream("_default", "a")));
+    assert_eq!(read("/v1/p/stream/caf%C3%A9", &other), Ok(stream("p", "café")));
+    assert_eq!(read("/v1/stream/a", &other), Err(ForkSourceError::OtherProject));
+    assert_eq!(read("/v1/p/stream/a", &default), Err(ForkSourceError::OtherProject));
+    for value in ["", "a/b", "/a/b", "/v1/stream", "/health", "http://h/v1/stream/a"] {
+        assert_eq!(read(value, &default), Err(ForkSourceError::NotAStream), "{value}");
     }
     for (value, error) in [
         ("/v1/stream/../a", NameError::DotSegment),
         ("/v1/stream/a?offset=-1", NameError::Unencoded),
         ("/v1/stream/a%2fb", NameError::EncodedSlash),
     ] {
-        assert_eq!(
-            read(value, &default),
-            Err(ForkSourceError::Name(error)),
-            "{value}"
-        );
+        assert_eq!(read(value, &default), Err(ForkSourceError::Name(error)), "{value}");
     }
 }
 

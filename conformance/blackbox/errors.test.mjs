@@ -1,0 +1,841 @@
+// Every error code that a client can meet: its status, its form, and what it leaves behind.
+import { readFileSync } from "node:fs";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+
+import {
+  BINARY_TYPE,
+  BODY_BYTES_MAX,
+  JSON_TYPE,
+  SERVER,
+  append,
+  appended,
+  ask,
+  close,
+  create,
+  created,
+  expectCommonHeaders,
+  expectError,
+  freshPath,
+  freshStream,
+  generationOf,
+  head,
+  moved,
+  nextOffset,
+  producer,
+  read,
+  readMessages,
+  remove,
+  sleep,
+  tail,
+} from "./client.mjs";
+import { Host } from "./host.mjs";
+import { exchange, requestHead, send } from "./raw_socket.mjs";
+
+const pathOf = (url) => new URL(url).pathname;
+
+async function jsonStream(...messages) {
+  const url = freshStream("errors");
+  await created(url, { type: JSON_TYPE, body: JSON.stringify(messages) });
+  return url;
+}
+
+async function binaryStream(body) {
+  const url = freshStream("errors");
+  await created(url, { type: BINARY_TYPE, body });
+  return url;
+}
+
+async function closedStream() {
+  const url = await jsonStream(1);
+  expect((await close(url)).status).toBe(204);
+  return url;
+}
+
+/** A deleted stream that a fork still holds. */
+async function heldStream() {
+  const url = await jsonStream(1);
+  await created(freshStream("errors"), { "stream-forked-from": pathOf(url) });
+  expect((await remove(url)).status).toBe(204);
+  return url;
+}
+
+const forkOf = (url, headers) =>
+  create(freshStream("errors"), { "stream-forked-from": pathOf(url), ...headers });
+
+/** A stream that was created again, and an offset of its earlier life. */
+async function recreated(type = JSON_TYPE) {
+  const url = freshStream("errors");
+  const offset = await created(url, { type, body: type === JSON_TYPE ? "[1,2,3]" : "abc" });
+  await remove(url);
+  await created(url, { type, body: type === JSON_TYPE ? "[4,5,6,7]" : "defgh" });
+  return [url, offset];
+}
+
+// Hosts with variables of their own: a quota of one stream's bytes, few readers, and two that are
+// misconfigured.
+const hosts = {};
+beforeAll(async () => {
+  const variables = {
+    small: { STREAM_BYTES_MAX: "1000", READERS_MAX: "1", BODY_BYTES_MAX: "100000" },
+    badVariable: { READERS_MAX: "many" },
+    badAuth: { AUTH: "sometimes" },
+  };
+  for (const [name, vars] of Object.entries(variables)) hosts[name] = await Host.start(vars);
+});
+afterAll(() => Promise.all(Object.values(hosts).map((host) => host.stop())));
+
+// Code, status, and requests that meet it: `[what, request]`.
+const ERRORS = {
+  INVALID_PATH: [400, [["an empty path", () => ask(`${SERVER}/v1/p/stream/`)]]],
+  INVALID_PROJECT: [400, [["a dot", () => ask(`${SERVER}/v1/a.b/stream/x`)]]],
+  ROUTE_NOT_FOUND: [
+    404,
+    [
+      ["the root", () => ask(SERVER)],
+      ["a stream root", () => ask(`${SERVER}/v1/p/stream`)],
+      ["a stream root, with POST", () => append(`${SERVER}/v1/stream`, "1")],
+      ["what objects say to each other", () => ask(`${SERVER}/internal/copy?source=1`)],
+    ],
+  ],
+  METHOD_NOT_ALLOWED: [
+    405,
+    [
+      ["PATCH of a stream", () => ask(freshStream("errors"), { method: "PATCH" })],
+      ["POST to /health", () => ask(`${SERVER}/health`, { method: "POST" })],
+    ],
+  ],
+  RESERVED: [
+    403,
+    [
+      ["PUT of a session", () => create(`${SERVER}/v1/p/stream/session/x`)],
+      ["POST to a session", () => append(`${SERVER}/v1/p/stream/session/x`, "1")],
+      ["DELETE of a session", () => remove(`${SERVER}/v1/p/stream/session/x`)],
+      ["PUT below __ds", () => create(`${SERVER}/v1/stream/__ds/x`)],
+      ["PUT of __ds", () => create(`${SERVER}/v1/p/stream/__ds`)],
+    ],
+  ],
+  STREAM_NOT_FOUND: [
+    404,
+    [
+      ["GET", () => read(freshStream("errors"), "-1")],
+      ["GET with a malformed query", () => read(freshStream("errors"), "what")],
+      ["POST", () => append(freshStream("errors"), "1")],
+      ["POST with malformed headers", () =>
+        append(freshStream("errors"), "1", { "producer-id": "p" })],
+      ["DELETE", () => remove(freshStream("errors"))],
+      ["long-poll", () => read(freshStream("errors"), "-1", { live: "long-poll" })],
+      ["SSE", () => read(freshStream("errors"), "-1", { live: "sse" })],
+      ["an expired stream", async () => {
+        const url = freshStream("errors");
+        await created(url, { "stream-ttl": "0" });
+        return read(url, "-1");
+      }],
+      ["a stream that expired long ago", async () => {
+        const url = freshStream("errors");
+        await created(url, { "stream-expires-at": "2001-01-01T00:00:00Z" });
+        return append(url, "1", { type: BINARY_TYPE });
+      }],
+    ],
+  ],
+  STREAM_GONE: [
+    410,
+    [
+      ["GET", async () => read(await heldStream(), "-1")],
+      ["POST", async () => append(await heldStream(), "1")],
+      ["DELETE", async () => remove(await heldStream())],
+      ["long-poll", async () => read(await heldStream(), "-1", { live: "long-poll" })],
+      ["SSE", async () => read(await heldStream(), "-1", { live: "sse" })],
+    ],
+  ],
+  STREAM_EXISTS: [
+    409,
+    [
+      ["another content type", async () => create(await jsonStream(), { type: "text/plain" })],
+      ["another lifetime", async () =>
+        create(await jsonStream(), { type: JSON_TYPE, "stream-ttl": "60" })],
+      ["open instead of closed", async () => create(await closedStream(), { type: JSON_TYPE })],
+      ["closed instead of open", async () =>
+        create(await jsonStream(), { type: JSON_TYPE, "stream-closed": "true" })],
+      ["a fork instead of a stream of its own", async () =>
+        create(await jsonStream(), { "stream-forked-from": pathOf(await jsonStream(1)) })],
+      ["a deleted stream that forks hold", async () =>
+        create(await heldStream(), { type: JSON_TYPE })],
+    ],
+  ],
+  INVALID_OFFSET: [
+    400,
+    [
+      ...["", "0", "-2", "NOW", "now%20", "1_2", "x".repeat(33), "%2D1"].map((offset) => [
+        JSON.stringify(offset),
+        async () => ask(`${await jsonStream(1)}?offset=${offset}`),
+      ]),
+      ["inside a JSON message", async () => {
+        const url = await jsonStream("message", "message");
+        return read(url, moved(await tail(url), -3));
+      }],
+      ["inside a JSON message, long-poll", async () => {
+        const url = await jsonStream("message", "message");
+        return read(url, moved(await tail(url), -3), { live: "long-poll" });
+      }],
+      ["inside a JSON message, SSE", async () => {
+        const url = await jsonStream("message", "message");
+        return read(url, moved(await tail(url), -3), { live: "sse" });
+      }],
+      ["of a life that has not been", async () => {
+        const url = await jsonStream("message");
+        const [, position] = (await tail(url)).split("_");
+        return read(url, `9999999999999999_${position}`);
+      }],
+      ["a fork's", async () => forkOf(await jsonStream(1), { "stream-fork-offset": "what" })],
+      ["a fork's, inside a JSON message", async () => {
+        const url = await jsonStream("message", "message");
+        return forkOf(url, { "stream-fork-offset": moved(await tail(url), -3) });
+      }],
+    ],
+  ],
+  STALE_OFFSET: [
+    400,
+    [
+      ["GET", async () => read(...(await recreated()))],
+      ["GET of bytes", async () => read(...(await recreated(BINARY_TYPE)))],
+      ["long-poll", async () => read(...(await recreated()), { live: "long-poll" })],
+      ["SSE", async () => read(...(await recreated()), { live: "sse" })],
+      ["position 0 of the earlier life", async () => {
+        const [url, offset] = await recreated();
+        return read(url, moved(offset, -Number(offset.split("_")[1])));
+      }],
+      ["past the tail of both lives", async () => {
+        const [url, offset] = await recreated();
+        return read(url, moved(offset, 1000));
+      }],
+      ["a fork's", async () => {
+        const [url, offset] = await recreated();
+        return forkOf(url, { "stream-fork-offset": offset });
+      }],
+      ["the source's own, past the fork point", async () => {
+        const source = await jsonStream(1, 2);
+        const fork = freshStream("errors");
+        await created(fork, { "stream-forked-from": pathOf(source) });
+        const offset = await appended(source, "3");
+        await appended(fork, "4444");
+        return read(fork, offset);
+      }],
+    ],
+  ],
+  OFFSET_BEYOND_TAIL: [
+    400,
+    [
+      ["JSON, by one", async () => {
+        const url = await jsonStream(1);
+        return read(url, moved(await tail(url), 1));
+      }],
+      ["bytes, by two", async () => {
+        const url = await binaryStream("x");
+        return read(url, moved(await tail(url), 2));
+      }],
+      ["the largest position", async () => {
+        const url = await binaryStream("x");
+        return read(url, `${(await tail(url)).split("_")[0]}_9999999999999999`);
+      }],
+      ["long-poll", async () => {
+        const url = await jsonStream(1);
+        return read(url, moved(await tail(url), 2), { live: "long-poll" });
+      }],
+      ["SSE", async () => {
+        const url = await jsonStream(1);
+        return read(url, moved(await tail(url), 2), { live: "sse" });
+      }],
+    ],
+  ],
+  INVALID_QUERY: [
+    400,
+    [
+      ["an unknown mode", async () => read(await jsonStream(), "-1", { live: "telepathy" })],
+      ["a live read without offset", async () => read(await jsonStream(), undefined, {
+        live: "sse",
+      })],
+      ["an offset that stands twice", async () =>
+        ask(`${await jsonStream()}?offset=-1&offset=-1`)],
+      ["a mode that stands twice", async () =>
+        ask(`${await jsonStream()}?offset=-1&live=sse&live=long-poll`)],
+    ],
+  ],
+  INVALID_HEADER: [
+    400,
+    [
+      ["a Stream-Seq that is too long", async () =>
+        append(await jsonStream(), "1", { "stream-seq": "9".repeat(257) })],
+      ["a fork offset without a source", () =>
+        create(freshStream("errors"), { "stream-fork-offset": "-1" })],
+      ["a fork sub-offset without a source", () =>
+        create(freshStream("errors"), { "stream-fork-sub-offset": "1" })],
+      ["a source that is no stream", () =>
+        create(freshStream("errors"), { "stream-forked-from": "/health" })],
+      ["a source that is a whole URL", async () =>
+        create(freshStream("errors"), { "stream-forked-from": await jsonStream(1) })],
+      ["a source with a dot segment", () =>
+        create(freshStream("errors"), { "stream-forked-from": "/v1/blackbox/stream/a/../b" })],
+    ],
+  ],
+  INVALID_CONTENT_TYPE: [
+    400,
+    [
+      ["no media type", () => create(freshStream("errors"), { type: "json" })],
+      ["no subtype", () => create(freshStream("errors"), { type: "text/" })],
+      ["too long", () => create(freshStream("errors"), { type: `text/${"x".repeat(300)}` })],
+      ["of an append", async () => append(await jsonStream(), "1", { type: "nonsense" })],
+    ],
+  ],
+  CONTENT_TYPE_MISSING: [
+    400,
+    [["", async () => append(await binaryStream(), Buffer.from("x"), { type: null })]],
+  ],
+  CONTENT_TYPE_MISMATCH: [
+    409,
+    [
+      ["text to JSON", async () => append(await jsonStream(), "1", { type: "text/plain" })],
+      ["JSON to bytes", async () => append(await binaryStream(), "1")],
+    ],
+  ],
+  INVALID_LIFETIME: [
+    400,
+    [
+      ...["", "x", "-1", "+1", "01", "1.5", "1e3", "100000000001"].map((ttl) => [
+        `TTL ${JSON.stringify(ttl)}`,
+        () => create(freshStream("errors"), { "stream-ttl": ttl }),
+      ]),
+      ["an instant without a zone", () =>
+        create(freshStream("errors"), { "stream-expires-at": "2040-01-01T00:00:00" })],
+      ["both", () =>
+        create(freshStream("errors"), {
+          "stream-ttl": "1",
+          "stream-expires-at": "2040-01-01T00:00:00Z",
+        })],
+      ["of a fork", async () => forkOf(await jsonStream(1), { "stream-ttl": "soon" })],
+    ],
+  ],
+  INVALID_PRODUCER: [
+    400,
+    [
+      ...[
+        [["producer-id", "p"]],
+        [["producer-epoch", "0"]],
+        [["producer-seq", "0"]],
+        [["producer-id", "p"], ["producer-epoch", "0"]],
+        [["producer-id", ""], ["producer-epoch", "0"], ["producer-seq", "0"]],
+        [["producer-id", "p q"], ["producer-epoch", "0"], ["producer-seq", "0"]],
+        [["producer-id", "p".repeat(257)], ["producer-epoch", "0"], ["producer-seq", "0"]],
+        [["producer-id", "p"], ["producer-epoch", "-1"], ["producer-seq", "0"]],
+        [["producer-id", "p"], ["producer-epoch", "0"], ["producer-seq", "1.0"]],
+        [["producer-id", "p"], ["producer-epoch", "0"], ["producer-seq", "9007199254740992"]],
+      ].map((headers) => [
+        headers.map(([name, value]) => `${name}: ${value.slice(0, 20)}`).join(", "),
+        async () => append(await jsonStream(), "1", Object.fromEntries(headers)),
+      ]),
+    ],
+  ],
+  STALE_EPOCH: [
+    403,
+    [["", async () => {
+      const url = await jsonStream();
+      await appended(url, "1", producer("p", 3, 0));
+      return append(url, "2", producer("p", 2, 0));
+    }]],
+  ],
+  EPOCH_START: [
+    400,
+    [["", async () => {
+      const url = await jsonStream();
+      await appended(url, "1", producer("p", 0, 0));
+      return append(url, "2", producer("p", 1, 1));
+    }]],
+  ],
+  PRODUCER_GAP: [
+    409,
+    [
+      ["of a known producer", async () => {
+        const url = await jsonStream();
+        await appended(url, "1", producer("p", 0, 0));
+        return append(url, "2", producer("p", 0, 2));
+      }],
+      ["of a new producer", async () => append(await jsonStream(), "1", producer("p", 0, 1))],
+    ],
+  ],
+  STREAM_SEQ_CONFLICT: [
+    409,
+    [
+      ["the same", async () => {
+        const url = await jsonStream();
+        await appended(url, "1", { "stream-seq": "b" });
+        return append(url, "2", { "stream-seq": "b" });
+      }],
+      ["a lower one, as bytes", async () => {
+        const url = await jsonStream();
+        await appended(url, "1", { "stream-seq": "9" });
+        return append(url, "2", { "stream-seq": "10" });
+      }],
+    ],
+  ],
+  STREAM_CLOSED: [
+    409,
+    [
+      ["an append", async () => append(await closedStream(), "1")],
+      ["an append of another type", async () =>
+        append(await closedStream(), "1", { type: "text/plain" })],
+      ["an append that closes", async () =>
+        append(await closedStream(), "1", { "stream-closed": "true" })],
+      ["a producer", async () => append(await closedStream(), "1", producer("p", 0, 0))],
+    ],
+  ],
+  EMPTY_BODY: [
+    400,
+    [
+      ["no body", async () => append(await jsonStream(), undefined)],
+      ["no body, close is not `true`", async () =>
+        append(await jsonStream(), undefined, { "stream-closed": "yes" })],
+      ["an empty chunked body", async () => {
+        const path = freshPath("errors");
+        await created(SERVER + path, { type: JSON_TYPE });
+        const headers = { "transfer-encoding": "chunked", "content-type": JSON_TYPE };
+        const parts = [requestHead("POST", path, headers), "0\r\n\r\n"];
+        const answer = await exchange(SERVER, parts);
+        return new Response(answer.body, answer);
+      }],
+    ],
+  ],
+  EMPTY_ARRAY: [
+    400,
+    [["", async () => append(await jsonStream(), " [ ] ")]],
+  ],
+  INVALID_JSON: [
+    400,
+    [
+      ...[
+        " ",
+        "{",
+        "[1,2",
+        "[1,]",
+        "1 2",
+        "{a:1}",
+        "'x'",
+        "01",
+        "NaN",
+        "tru",
+        '"\t"',
+        "\uFEFF1",
+        '"\\x"',
+        `${"[".repeat(1025)}${"]".repeat(1025)}`,
+      ].map((body) => [
+        JSON.stringify(body.slice(0, 20)),
+        async () => append(await jsonStream(), body),
+      ]),
+      ["no UTF-8", async () => append(await jsonStream(), Buffer.from([0x22, 0xff, 0x22]))],
+      ["a good message before a bad one", async () => append(await jsonStream(), '[{"a":1},]')],
+      ["of a new stream", () => create(freshStream("errors"), { type: JSON_TYPE, body: "{" })],
+      ["of a new fork", async () => {
+        const source = pathOf(await jsonStream(1));
+        const url = freshStream("errors");
+        return create(url, { type: JSON_TYPE, body: "{", "stream-forked-from": source });
+      }],
+    ],
+  ],
+  BODY_TOO_LARGE: [
+    413,
+    [["", () => create(freshStream("errors", hosts.small.url), {
+      type: "text/plain",
+      body: "x".repeat(100_001),
+    })]],
+  ],
+  BODY_INCOMPLETE: [
+    400,
+    [["", async () => {
+      const path = freshPath("errors");
+      await created(SERVER + path, { type: BINARY_TYPE });
+      const headers = { "content-length": "100", "content-type": BINARY_TYPE };
+      const parts = [requestHead("POST", path, headers), "only this"];
+      const answer = await exchange(SERVER, parts, { end: true });
+      return new Response(answer.body, answer);
+    }]],
+  ],
+  URI_TOO_LONG: [414, [["", () => ask(`${SERVER}/v1/p/stream/${"x".repeat(3000)}`)]]],
+  FORK_SOURCE_NOT_FOUND: [
+    404,
+    [
+      ["no such stream", () => forkOf(freshStream("errors"))],
+      ["itself", () => {
+        const url = freshStream("errors");
+        return create(url, { "stream-forked-from": pathOf(url) });
+      }],
+      ["a stream of another project", async () => {
+        const source = pathOf(await jsonStream(1));
+        return create(`${SERVER}/v1/other/stream/x`, { "stream-forked-from": source });
+      }],
+    ],
+  ],
+  FORK_SOURCE_GONE: [409, [["", async () => forkOf(await heldStream())]]],
+  FORK_BEYOND_TAIL: [
+    400,
+    [
+      ["JSON", async () => {
+        const url = await jsonStream(1);
+        return forkOf(url, { "stream-fork-offset": moved(await tail(url), 3) });
+      }],
+      ["bytes", async () => {
+        const url = await binaryStream("x");
+        return forkOf(url, { "stream-fork-offset": moved(await tail(url), 2) });
+      }],
+    ],
+  ],
+  FORK_SUB_OFFSET: [
+    400,
+    [
+      ...["", "-1", "x", "1.0", "01"].map((text) => [
+        JSON.stringify(text),
+        async () => forkOf(await jsonStream(1), { "stream-fork-sub-offset": text }),
+      ]),
+      ["more messages than there are", async () =>
+        forkOf(await jsonStream(1, 2), {
+          "stream-fork-offset": "-1",
+          "stream-fork-sub-offset": "3",
+        })],
+      ["past the next append of a binary stream", async () => {
+        const url = await binaryStream("12345");
+        await appended(url, "678", { type: BINARY_TYPE });
+        const offsets = { "stream-fork-offset": "-1", "stream-fork-sub-offset": "6" };
+        return forkOf(url, offsets);
+      }],
+      ["past the tail", async () =>
+        forkOf(await jsonStream(1, 2), { "stream-fork-sub-offset": "1" })],
+    ],
+  ],
+  FORK_CONTENT_TYPE: [
+    409,
+    [["", async () => forkOf(await jsonStream(1), { "content-type": "text/plain" })]],
+  ],
+  TOO_MANY_READERS: [
+    429,
+    [
+      ["SSE", () => whileRead(hosts.small.url, (url) => read(url, "-1", { live: "sse" }))],
+      ["long-poll", () =>
+        whileRead(hosts.small.url, (url) => read(url, "now", { live: "long-poll" }))],
+    ],
+  ],
+  STREAM_FULL: [
+    507,
+    [["", async () => {
+      const url = freshStream("errors", hosts.small.url);
+      await created(url, { type: BINARY_TYPE, body: "x".repeat(990) });
+      return append(url, "x".repeat(20), { type: BINARY_TYPE });
+    }]],
+  ],
+  UNAVAILABLE: [
+    503,
+    [["a fork that is being made at the path", forkInTheMaking]],
+  ],
+  MISCONFIGURED: [
+    500,
+    [
+      ["a limit that is no number", () => read(freshStream("errors", hosts.badVariable.url), "-1")],
+      ["a limit that is no number, at /health", () => ask(`${hosts.badVariable.url}/health`)],
+      ["a live read", () =>
+        read(freshStream("errors", hosts.badVariable.url), "-1", { live: "sse" })],
+      ["an unknown mode of authorisation", () => create(freshStream("errors", hosts.badAuth.url))],
+    ],
+  ],
+};
+
+/** Asks while the only reader's place is taken. */
+async function whileRead(server, ask) {
+  const url = freshStream("errors", server);
+  await created(url, { type: JSON_TYPE });
+  const aborter = new AbortController();
+  const { signal } = aborter;
+  const reader = await read(url, "-1", { live: "sse", signal });
+  expect(reader.status).toBe(200);
+  try {
+    return await ask(url);
+  } finally {
+    aborter.abort();
+  }
+}
+
+/** Asks for a fork again and again while it is being made, until an answer says so. */
+async function forkInTheMaking() {
+  const source = await binaryStream(Buffer.alloc(BODY_BYTES_MAX));
+  for (let more = 0; more < 3; more += 1) {
+    await appended(source, Buffer.alloc(BODY_BYTES_MAX), { type: BINARY_TYPE });
+  }
+  let last;
+  for (let attempt = 0; attempt < 10; attempt += 1) {
+    const url = freshStream("errors");
+    const fork = async (index) => {
+      await sleep(index * 3);
+      return create(url, { "stream-forked-from": pathOf(source) });
+    };
+    const answers = await Promise.all(Array.from({ length: 40 }, (_, index) => fork(index)));
+    const busy = answers.find((answer) => answer.status === 503);
+    if (busy !== undefined) return busy;
+    [last] = answers;
+  }
+  return last;
+}
+
+// Codes that no request is known to provoke, and one whose test takes seconds and lies with the
+// other forks.
+const TESTED_ELSEWHERE = ["STORAGE_FAILED", "INTERNAL", "FORK_TOO_DEEP"];
+
+test("every code of the list is here", () => {
+  const source = new URL("../../crates/protocol/src/error.rs", import.meta.url);
+  const entries = readFileSync(source, "utf8").matchAll(/^ {4}\w+ "([A-Z_]+)" (\d{3})$/gm);
+  const listed = new Map([...entries].map(([, code, status]) => [code, Number(status)]));
+  expect(listed.size).toBeGreaterThan(35);
+  for (const code of TESTED_ELSEWHERE) expect(listed.delete(code), code).toBe(true);
+  const tested = new Map(Object.entries(ERRORS).map(([code, [status]]) => [code, status]));
+  expect(tested).toEqual(listed);
+});
+
+describe.each(Object.entries(ERRORS))("%s", (code, [status, requests]) => {
+  test.each(requests)("%s", async (_, request) => {
+    await expectError(await request(), status, code);
+  });
+});
+
+describe("an error tells programs", () => {
+  test("which epoch is current", async () => {
+    const url = await jsonStream();
+    await appended(url, "1", producer("p", 7, 0));
+    const response = await append(url, "2", producer("p", 6, 9));
+    expect(response.headers.get("producer-epoch")).toBe("7");
+    expect((await expectError(response, 403, "STALE_EPOCH")).details).toEqual({ currentEpoch: 7 });
+  });
+
+  test("which sequence number is expected", async () => {
+    const url = await jsonStream();
+    await appended(url, "1", producer("p", 0, 0));
+    const response = await append(url, "2", producer("p", 0, 5));
+    expect(response.headers.get("producer-expected-seq")).toBe("1");
+    expect(response.headers.get("producer-received-seq")).toBe("5");
+    const { details } = await expectError(response, 409, "PRODUCER_GAP");
+    expect(details).toEqual({ expectedSeq: 1, receivedSeq: 5 });
+  });
+
+  test("where a closed stream ends", async () => {
+    const url = await closedStream();
+    const response = await append(url, "1");
+    expect(response.headers.get("stream-closed")).toBe("true");
+    expect(nextOffset(response)).toBe(await tail(url));
+  });
+
+  test("where the tail is", async () => {
+    const url = await jsonStream(1);
+    const response = await read(url, moved(await tail(url), 9));
+    const { details } = await expectError(response, 400, "OFFSET_BEYOND_TAIL");
+    expect(details).toEqual({ tail: await tail(url) });
+  });
+
+  test("which content type is right", async () => {
+    const response = await append(await jsonStream(), "x", { type: "text/plain" });
+    const { details } = await expectError(response, 409, "CONTENT_TYPE_MISMATCH");
+    expect(details).toEqual({ expected: JSON_TYPE });
+  });
+
+  test("which variable is wrong", async () => {
+    const response = await ask(`${hosts.badVariable.url}/health`);
+    const { message } = await expectError(response, 500, "MISCONFIGURED");
+    expect(message).toContain("READERS_MAX");
+  });
+
+  test("when to ask again", async () => {
+    for (const code of ["TOO_MANY_READERS", "UNAVAILABLE"]) {
+      const [, [[, request]]] = ERRORS[code];
+      const response = await request();
+      expect(Number(response.headers.get("retry-after")), code).toBeGreaterThan(0);
+    }
+  });
+});
+
+describe("what was refused", () => {
+  test("leaves no stream behind", async () => {
+    const url = freshStream("errors");
+    const source = pathOf(await jsonStream(1, 2));
+    const refused = [
+      { type: "nonsense" },
+      { type: JSON_TYPE, body: "[1,2" },
+      { "stream-ttl": "-1" },
+      { "stream-forked-from": "/v1/blackbox/stream/nowhere" },
+      { "stream-forked-from": source, type: "text/plain" },
+      { "stream-forked-from": source, "stream-fork-offset": "what" },
+      { "stream-forked-from": source, "stream-fork-sub-offset": "9" },
+      { "stream-forked-from": source, type: JSON_TYPE, body: "{" },
+    ];
+    for (const options of refused) {
+      const response = await create(url, options);
+      expect([400, 404, 409]).toContain(response.status);
+      expect((await head(url)).status).toBe(404);
+    }
+    // Nothing of them holds the source either.
+    expect((await remove(SERVER + source)).status).toBe(204);
+    expect((await head(SERVER + source)).status).toBe(404);
+  });
+
+  test("changes no stream", async () => {
+    const url = await jsonStream(1);
+    await appended(url, "2", { ...producer("p", 1, 0), "stream-seq": "m" });
+    const before = await tail(url);
+    const refused = [
+      ["[3,]", {}],
+      ["3", { type: "text/plain" }],
+      ["3", { "stream-seq": "a" }],
+      ["3", producer("p", 0, 0)],
+      ["3", producer("p", 1, 2)],
+      ["3", { ...producer("p", 2, 1), "stream-closed": "true" }],
+      ["3", { "producer-id": "p", "stream-closed": "true" }],
+      [undefined, { "stream-closed": "false" }],
+    ];
+    for (const [body, headers] of refused) {
+      const response = await append(url, body, headers);
+      expect(response.status).toBeGreaterThanOrEqual(400);
+      expect(response.status).toBeLessThan(500);
+    }
+    const after = await head(url);
+    expect(nextOffset(after)).toBe(before);
+    expect(after.headers.get("stream-closed")).toBeNull();
+    expect(await readMessages(url)).toEqual([1, 2]);
+    // A refused append has used neither its sequence number nor its Stream-Seq.
+    await appended(url, "3", { ...producer("p", 1, 1), "stream-seq": "n" });
+  });
+});
+
+describe("the order of refusals", () => {
+  test("is as documented", async () => {
+    const url = await jsonStream(1);
+    await appended(url, "2", { ...producer("p", 1, 0), "stream-seq": "m" });
+    await appended(url, "3", { ...producer("p", 1, 1), "stream-closed": "true" });
+    const bad = { "stream-seq": "a" };
+    // 404 before everything, 400 before the rest.
+    const nowhere = freshStream("errors");
+    await expectError(await append(nowhere, "[", bad), 404, "STREAM_NOT_FOUND");
+    await expectError(await append(url, "[", producer("p", 0, 0)), 400, "INVALID_JSON");
+    const plain = { type: "text/plain", ...bad };
+    const stale = { ...producer("p", 0, 0), ...plain };
+    await expectError(await append(url, "x", stale), 403, "STALE_EPOCH");
+    const duplicate = await append(url, "x", { ...producer("p", 1, 1), ...plain });
+    expect(duplicate.status).toBe(204);
+    await expectError(await append(url, "x", { ...producer("p", 1, 9), ...plain }), 409, "STREAM_CLOSED");
+
+    const open = await jsonStream(1);
+    await appended(open, "2", { ...producer("p", 1, 0), "stream-seq": "m" });
+    const gap = producer("p", 1, 9);
+    await expectError(await append(open, "x", { ...gap, ...plain }), 409, "CONTENT_TYPE_MISMATCH");
+    await expectError(await append(open, "3", { ...gap, ...bad }), 409, "PRODUCER_GAP");
+    await expectError(await append(open, "3", { ...producer("p", 2, 1), ...bad }), 400, "EPOCH_START");
+    await expectError(await append(open, "3", bad), 409, "STREAM_SEQ_CONFLICT");
+  });
+});
+
+describe("methods", () => {
+  const METHODS = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
+
+  test.each(["PATCH", "TRACE", "PROPFIND", "MKCOL", "LOCK", "PURGE"])(
+    "%s is 405 and says what is allowed",
+    async (method) => {
+      const response = await send(SERVER, method, freshPath("errors"));
+      expect(response.headers.get("allow")).toBe(METHODS);
+      await expectError(response, 405, "METHOD_NOT_ALLOWED");
+      const health = await send(SERVER, method, "/health");
+      expect(health.headers.get("allow")).toBe("GET, HEAD, OPTIONS");
+      await expectError(health, 405, "METHOD_NOT_ALLOWED");
+    },
+  );
+
+  test("a preflight allows what the protocol needs", async () => {
+    const response = await ask(freshStream("errors"), {
+      method: "OPTIONS",
+      headers: {
+        origin: "https://example.com",
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "content-type, producer-id",
+      },
+    });
+    expect(response.status).toBe(204);
+    expectCommonHeaders(response.headers);
+    expect(response.headers.get("access-control-allow-methods")).toBe(METHODS);
+    const allowed = response.headers.get("access-control-allow-headers").split(/,\s*/);
+    const needed = [
+      "content-type",
+      "authorization",
+      "if-none-match",
+      "stream-seq",
+      "stream-ttl",
+      "stream-expires-at",
+      "stream-closed",
+      "stream-forked-from",
+      "stream-fork-offset",
+      "stream-fork-sub-offset",
+      "producer-id",
+      "producer-epoch",
+      "producer-seq",
+    ];
+    expect(needed.filter((name) => !allowed.includes(name))).toEqual([]);
+    expect(Number(response.headers.get("access-control-max-age"))).toBeGreaterThan(0);
+  });
+
+  test("every header of the protocol is exposed", async () => {
+    const response = await ask(`${SERVER}/health`);
+    const exposed = response.headers.get("access-control-expose-headers").split(/,\s*/);
+    const needed = [
+      "stream-next-offset",
+      "stream-cursor",
+      "stream-up-to-date",
+      "stream-closed",
+      "stream-ttl",
+      "stream-expires-at",
+      "stream-sse-data-encoding",
+      "producer-epoch",
+      "producer-seq",
+      "producer-expected-seq",
+      "producer-received-seq",
+      "etag",
+      "location",
+      "retry-after",
+    ];
+    expect(needed.filter((name) => !exposed.includes(name))).toEqual([]);
+  });
+});
+
+describe("every success", () => {
+  test("carries the headers of every response", async () => {
+    const url = freshStream("errors");
+    const aborter = new AbortController();
+    const { signal } = aborter;
+    const requests = [
+      () => create(url, { type: JSON_TYPE, body: "[1]" }),
+      () => create(url, { type: JSON_TYPE }),
+      () => append(url, "2"),
+      () => append(url, "3", producer("p", 0, 0)),
+      () => append(url, "3", producer("p", 0, 0)),
+      () => read(url, "-1"),
+      () => read(url, "now"),
+      () => read(url, "-1", { "if-none-match": "*" }),
+      () => read(url, "-1", { live: "long-poll" }),
+      () => read(url, "-1", { live: "sse", signal }),
+      () => head(url),
+      () => close(url),
+      () => read(url, "now", { live: "long-poll" }),
+      () => remove(url),
+      () => ask(`${SERVER}/health`),
+      () => ask(url, { method: "OPTIONS" }),
+    ];
+    for (const request of requests) {
+      const response = await request();
+      expect(response.status).toBeLessThan(400);
+      expectCommonHeaders(response.headers);
+    }
+    aborter.abort();
+  });
+
+  test("names the generation of one life only", async () => {
+    const [url, stale] = await recreated();
+    expect(generationOf(await tail(url))).toBeGreaterThan(generationOf(stale));
+  });
+});

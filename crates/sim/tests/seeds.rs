@@ -1,0 +1,64 @@
+//! Seeds, determinism and canaries: what `cargo test` runs of the simulator.
+//!
+//! `SIM_SEED=n cargo test -p sim seeds` replays one seed with its trace.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
+use sim::canary::Bug;
+use sim::world::Setup;
+use sim::{Outcome, run, simulate};
+
+const STEPS: u32 = 200;
+
+/// The seed with which both planted bugs are to be found.
+const CANARY_SEED: u64 = 3;
+
+#[test]
+fn seeds_hold_every_invariant() {
+    if let Ok(seed) = std::env::var("SIM_SEED") {
+        let seed = seed.parse().unwrap();
+        let sqlite = seed % sim::SQLITE_EVERY == 0;
+        let outcome = simulate(Setup { seed, steps: STEPS, sqlite, echo: true, bug: Bug::None });
+        assert!(outcome.failure.is_none(), "{}", outcome.failure.unwrap());
+        return;
+    }
+    let summary = run(300, 0, STEPS);
+    assert_eq!(summary.seeds, 300);
+    if let Some(failure) = summary.failures.first() {
+        panic!("{failure}");
+    }
+}
+
+fn outcome(seed: u64, sqlite: bool, bug: Bug) -> Outcome {
+    simulate(Setup { seed, steps: STEPS, sqlite, bug, echo: false })
+}
+
+#[test]
+fn a_seed_is_a_trace() {
+    for seed in 1..12 {
+        let first = outcome(seed, false, Bug::None);
+        assert_eq!(first.hash, outcome(seed, false, Bug::None).hash, "seed {seed}");
+        assert_ne!(first.hash, outcome(seed + 1, false, Bug::None).hash);
+    }
+}
+
+#[test]
+fn both_implementations_of_the_log_behave_alike() {
+    for seed in 1..12 {
+        let memory = outcome(seed, false, Bug::None);
+        assert_eq!(memory.hash, outcome(seed, true, Bug::None).hash, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_torn_commit_is_found() {
+    let failure = outcome(CANARY_SEED, false, Bug::TornCommit).failure.unwrap();
+    assert!(failure.step < STEPS, "{failure}");
+    assert!(outcome(CANARY_SEED, false, Bug::None).failure.is_none());
+}
+
+#[test]
+fn forgotten_producers_are_found() {
+    let failure = outcome(CANARY_SEED, false, Bug::ForgottenProducers).failure.unwrap();
+    assert!(failure.step < STEPS, "{failure}");
+}
