@@ -54,13 +54,6 @@ extern "C" {
     #[wasm_bindgen(method, catch, js_name = getByName)]
     pub(crate) fn get_by_name(this: &Namespace, name: &str) -> Result<Stub, JsValue>;
 
-    /// `Headers`, asked with names that JavaScript knows already.
-    #[derive(Clone)]
-    pub(crate) type HeaderMap;
-
-    #[wasm_bindgen(method)]
-    pub(crate) fn get(this: &HeaderMap, name: &js_sys::JsString) -> Option<String>;
-
     /// A Durable Object's stub.
     pub(crate) type Stub;
 
@@ -96,6 +89,28 @@ extern "C" {
         kind: &str,
         listener: &js_sys::Function,
     );
+}
+
+#[wasm_bindgen(module = "/src/object/append.js")]
+extern "C" {
+    /// Whether a request to an object is a client's append.
+    #[wasm_bindgen(js_name = isAppend)]
+    pub(crate) fn is_append(request: &web_sys::Request) -> bool;
+
+    /// The headers of an append: see [`crate::request::AppendHeaderText`].
+    #[wasm_bindgen(js_name = appendHeaders)]
+    pub(crate) fn append_headers(request: &web_sys::Request) -> String;
+
+    /// Resolves an append's promise; a negative epoch stands for none.
+    #[wasm_bindgen(catch, js_name = answerAppend)]
+    pub(crate) fn answer_append(
+        resolve: &js_sys::Function,
+        status: u16,
+        next: &str,
+        closed: bool,
+        epoch: f64,
+        seq: f64,
+    ) -> Result<(), JsValue>;
 }
 
 /// The platform's clock. It stands still between I/O in production.

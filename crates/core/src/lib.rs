@@ -10,6 +10,7 @@
 //! Nothing here decides what happens to a stream: that is the engine. Nothing here panics: a trap
 //! resets every request of the isolate. No `RefCell` is borrowed across an await.
 
+mod body;
 pub mod config;
 pub mod edge;
 mod js;

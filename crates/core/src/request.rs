@@ -1,11 +1,7 @@
 //! Headers and query of a request, parsed into the engine's types: the engine never sees a
 //! header.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-
 use engine::fork::ForkWish;
-use js_sys::JsString;
 use protocol::content_type::ContentType;
 use protocol::error::{ApiError, ErrorCode};
 use protocol::headers::{StreamSeq, is_closed, name, parse_sub_offset};
@@ -14,31 +10,15 @@ use protocol::name::{ForkSourceError, Project, StreamName};
 use protocol::offset::OffsetParam;
 use protocol::producer::Producer;
 
-use wasm_bindgen::{JsCast, JsValue};
-
-use crate::js::HeaderMap;
 use crate::respond::{Failure, sentence};
 
-thread_local! {
-    /// Header names as JavaScript strings: made once, so that asking for a header copies nothing
-    /// into JavaScript.
-    static NAMES: RefCell<HashMap<&'static str, JsString>> = RefCell::default();
-}
-
 /// The headers of a platform request.
-pub(crate) struct Headers(HeaderMap);
+pub(crate) struct Headers(pub(crate) web_sys::Headers);
 
 impl Headers {
-    pub(crate) fn of(request: &web_sys::Request) -> Self {
-        Self(JsValue::from(request.headers()).unchecked_into())
-    }
-
     /// The value of a header, if it is present; it may be empty.
-    pub(crate) fn get(&self, name: &'static str) -> Option<String> {
-        NAMES.with(|names| match names.try_borrow_mut() {
-            Ok(mut names) => self.0.get(names.entry(name).or_insert_with(|| JsString::from(name))),
-            Err(_) => self.0.get(&JsString::from(name)),
-        })
+    pub(crate) fn get(&self, name: &str) -> Option<String> {
+        self.0.get(name).ok().flatten()
     }
 }
 
@@ -46,14 +26,48 @@ fn invalid(code: ErrorCode, error: impl std::fmt::Display) -> Failure {
     ApiError::new(code, sentence(error)).into()
 }
 
-/// `Content-Type`, if present.
-pub(crate) fn content_type(headers: &Headers) -> Result<Option<ContentType>, Failure> {
-    let parse = |text: String| ContentType::parse(&text);
-    let present = headers.get(name::CONTENT_TYPE).filter(|text| !text.is_empty());
-    present.map(parse).transpose().map_err(|error| invalid(ErrorCode::InvalidContentType, error))
+fn content_type(text: Option<&str>) -> Result<Option<ContentType>, Failure> {
+    let present = text.filter(|text| !text.is_empty());
+    let parsed = present.map(ContentType::parse).transpose();
+    parsed.map_err(|error| invalid(ErrorCode::InvalidContentType, error))
 }
 
-/// The headers of an append, besides its content type.
+/// `Content-Length`, if present.
+pub(crate) fn content_length(text: Option<&str>) -> Option<u64> {
+    text.and_then(|text| text.parse().ok())
+}
+
+/// The headers of an append as text, in the order of `append.js`.
+pub(crate) struct AppendHeaderText<'a> {
+    pub(crate) content_length: Option<&'a str>,
+    content_type: Option<&'a str>,
+    producer_id: Option<&'a str>,
+    producer_epoch: Option<&'a str>,
+    producer_seq: Option<&'a str>,
+    stream_seq: Option<&'a str>,
+    stream_closed: Option<&'a str>,
+    pub(crate) origin: Option<&'a str>,
+}
+
+impl<'a> AppendHeaderText<'a> {
+    /// Splits one header a line, each present one behind a `=`.
+    pub(crate) fn split(lines: &'a str) -> Self {
+        let mut lines = lines.split('\n').map(|line| line.strip_prefix('='));
+        let mut next = || lines.next().flatten();
+        Self {
+            content_length: next(),
+            content_type: next(),
+            producer_id: next(),
+            producer_epoch: next(),
+            producer_seq: next(),
+            stream_seq: next(),
+            stream_closed: next(),
+            origin: next(),
+        }
+    }
+}
+
+/// The headers of an append.
 pub(crate) struct AppendHeaders {
     pub(crate) content_type: Option<ContentType>,
     pub(crate) producer: Option<Producer>,
@@ -62,18 +76,16 @@ pub(crate) struct AppendHeaders {
 }
 
 impl AppendHeaders {
-    pub(crate) fn parse(headers: &Headers) -> Result<Self, Failure> {
-        let id = headers.get(name::PRODUCER_ID);
-        let epoch = headers.get(name::PRODUCER_EPOCH);
-        let seq = headers.get(name::PRODUCER_SEQ);
-        let producer = Producer::from_headers(id.as_deref(), epoch.as_deref(), seq.as_deref())
-            .map_err(|error| invalid(ErrorCode::InvalidProducer, error))?;
-        let seq = headers.get(name::STREAM_SEQ).map(|text| StreamSeq::parse(&text)).transpose();
+    pub(crate) fn parse(text: &AppendHeaderText<'_>) -> Result<Self, Failure> {
+        let producer =
+            Producer::from_headers(text.producer_id, text.producer_epoch, text.producer_seq)
+                .map_err(|error| invalid(ErrorCode::InvalidProducer, error))?;
+        let seq = text.stream_seq.map(StreamSeq::parse).transpose();
         Ok(Self {
-            content_type: content_type(headers)?,
+            content_type: content_type(text.content_type)?,
             producer,
             seq: seq.map_err(|error| invalid(ErrorCode::InvalidHeader, error))?,
-            close: is_closed(headers.get(name::STREAM_CLOSED).as_deref()),
+            close: is_closed(text.stream_closed),
         })
     }
 }
@@ -93,7 +105,7 @@ impl CreateHeaders {
         let lifetime = Lifetime::from_headers(ttl.as_deref(), expires_at.as_deref())
             .map_err(|error| invalid(ErrorCode::InvalidLifetime, error))?;
         Ok(Self {
-            content_type: content_type(headers)?,
+            content_type: content_type(headers.get(name::CONTENT_TYPE).as_deref())?,
             lifetime,
             closed: is_closed(headers.get(name::STREAM_CLOSED).as_deref()),
             fork: fork_wish(headers, project)?,
@@ -205,6 +217,14 @@ mod tests {
         let split = split_url("http://h:1/v1/stream/a?offset=-1&x=?");
         assert_eq!(split, ("http://h:1", "/v1/stream/a", "offset=-1&x=?"));
         assert_eq!(split_url("http://h"), ("http://h", "", ""));
+    }
+
+    #[test]
+    fn append_headers_are_told_apart() {
+        let text = AppendHeaderText::split("=12\n=text/plain\n\n\n=\n\n=true\n\n");
+        assert_eq!((text.content_length, text.producer_seq), (Some("12"), Some("")));
+        assert_eq!((text.producer_id, text.origin), (None, None));
+        assert_eq!(text.stream_closed, Some("true"));
     }
 
     #[test]

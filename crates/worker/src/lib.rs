@@ -20,12 +20,12 @@ pub fn fetch(request: web_sys::Request, env: Env, _context: JsValue) -> Result<P
     let method = request.method();
     let route = match Route::parse(edge::path_of(&url)) {
         Ok(route) => route,
-        Err(error) => return edge::resolved(edge::bad_name(&error)),
+        Err(error) => return edge::resolved(request, edge::bad_name(&error)),
     };
     let reply = match (route, method.as_str()) {
         (Route::Stream { reserved: Some(Reserved::Session) | None, name }, "GET" | "HEAD")
         | (Route::Stream { reserved: None, name }, "PUT" | "POST" | "DELETE") => {
-            return edge::stream(&request, &name, env);
+            return edge::stream(request, &name, env);
         }
         (Route::Stream { reserved: Some(_), .. }, "GET" | "HEAD") => {
             edge::error(ApiError::new(ErrorCode::RouteNotFound, "There is no such resource."))
@@ -42,5 +42,5 @@ pub fn fetch(request: web_sys::Request, env: Env, _context: JsValue) -> Result<P
             edge::error(ApiError::new(ErrorCode::RouteNotFound, "There is no such resource."))
         }
     };
-    edge::resolved(reply)
+    edge::resolved(request, reply)
 }

@@ -18,6 +18,7 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, future_to_promise};
 use worker::Env;
 
+use crate::body;
 use crate::config::Config;
 use crate::js::{Namespace, Thenable};
 use crate::request::{Mode, ReadQuery, split_url};
@@ -39,7 +40,7 @@ type Response = Result<web_sys::Response, JsValue>;
 ///
 /// # Errors
 /// Only what the platform throws while a response is built.
-pub fn stream(request: &web_sys::Request, name: &StreamName, env: Env) -> Result<Promise, JsValue> {
+pub fn stream(request: web_sys::Request, name: &StreamName, env: Env) -> Result<Promise, JsValue> {
     let object = name.object_name();
     if request.method() == "GET" {
         let url = request.url();
@@ -55,18 +56,26 @@ pub fn stream(request: &web_sys::Request, name: &StreamName, env: Env) -> Result
             }));
         }
     }
-    match call_object(request, &object, &env) {
+    match call_object(&request, &object, &env) {
         Ok(promise) => Ok(or_unavailable(promise)),
-        Err(error) => resolved(unavailable(error).reply().into_response()),
+        Err(error) => resolved(request, unavailable(error).reply().into_response()),
     }
 }
 
-/// A response that is there already, as the promise that the platform wants.
+/// A response that is there already, as the promise that the platform wants. A body that nobody
+/// wants is read first, so that its client sees the response.
 ///
 /// # Errors
 /// Passes on what the platform threw.
-pub fn resolved(response: Response) -> Result<Promise, JsValue> {
-    response.map(|response| Promise::resolve(&JsValue::from(response)))
+pub fn resolved(request: web_sys::Request, response: Response) -> Result<Promise, JsValue> {
+    let response = JsValue::from(response?);
+    if matches!(request.method().as_str(), "GET" | "HEAD" | "OPTIONS") {
+        return Ok(Promise::resolve(&response));
+    }
+    Ok(future_to_promise(async move {
+        body::discard(&request).await;
+        Ok(response)
+    }))
 }
 
 /// The same promise, with a rejection turned into an error response.

@@ -20,7 +20,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use engine::append::{Append, AppendError, Appended};
+use engine::append::{Append, Appended};
 use engine::log::Blob;
 use js_sys::{Function, Promise};
 use protocol::error::ErrorCode;
@@ -30,10 +30,10 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, spawn_local};
 use worker::Delay;
 
-use super::body::{self, Body};
-use super::{Call, Inner, JsBytes};
+use super::{Inner, JsBytes};
+use crate::body::{self, Body};
 use crate::js;
-use crate::request::AppendHeaders;
+use crate::request::{AppendHeaderText, AppendHeaders, content_length};
 use crate::respond::{Failure, Reply, internal};
 
 /// An append that waits for its group.
@@ -61,14 +61,31 @@ struct Ticket {
 }
 
 impl Ticket {
-    fn answer(mut self, outcome: Result<Reply, Failure>) {
-        self.settle(outcome);
+    /// Answers an append that was stored, or stored before.
+    fn appended(mut self, appended: &Appended, has_body: bool) {
+        if self.cors {
+            return self.settle(appended_reply(appended, has_body));
+        }
+        let Some(resolve) = self.resolve.take() else { return };
+        let next = appended.next.to_string();
+        let producer = appended.producer.map(|(epoch, seq)| (epoch.0 as f64, seq.0 as f64));
+        let (epoch, seq) = producer.unwrap_or((-1.0, -1.0));
+        let status = status_of(appended, has_body);
+        if let Err(error) = js::answer_append(&resolve, status, &next, appended.closed, epoch, seq)
+        {
+            internal("answering an append", &error);
+        }
     }
 
-    fn settle(&mut self, outcome: Result<Reply, Failure>) {
+    /// Answers an append that was refused.
+    fn refused(mut self, failure: Failure) {
+        self.settle(failure.reply());
+    }
+
+    fn settle(&mut self, reply: Reply) {
         let Some(resolve) = self.resolve.take() else { return };
-        let reply = outcome.unwrap_or_else(Failure::reply).cors(self.cors);
-        let response = reply.into_response().map_or_else(|error| error, JsValue::from);
+        let response = reply.cors(self.cors).into_response();
+        let response = response.map_or_else(|error| error, JsValue::from);
         // `resolve` is the platform's own function and does not throw.
         let _ = resolve.call1(&JsValue::UNDEFINED, &response);
     }
@@ -78,7 +95,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let message = "The stream's storage failed; nothing was changed.";
         if self.resolve.is_some() {
-            self.settle(Err(Failure::new(ErrorCode::StorageFailed, message)));
+            self.settle(Failure::new(ErrorCode::StorageFailed, message).reply());
         }
     }
 }
@@ -116,24 +133,35 @@ impl Appends {
 
 impl Inner {
     /// POST: append, close, or both.
-    pub(crate) fn post(self: &Rc<Self>, call: &Call) -> Promise {
+    pub(crate) fn post(self: &Rc<Self>, request: &web_sys::Request) -> Promise {
         Promise::new(&mut |resolve, _reject| {
-            let cors = call.headers.get(name::ORIGIN).is_some();
-            let ticket = Ticket { resolve: Some(resolve), cors };
-            if let Err((ticket, failure)) = self.receive(call, ticket) {
-                ticket.answer(Err(failure));
+            let lines = js::append_headers(request);
+            let text = AppendHeaderText::split(&lines);
+            let ticket = Ticket { resolve: Some(resolve), cors: text.origin.is_some() };
+            let arriving = Arriving::new(self);
+            match self.prepare(request, &text) {
+                Ok((append, body)) => self.receive(append, body, ticket, arriving),
+                Err(failure) => {
+                    let request = Clone::clone(request);
+                    spawn_local(async move {
+                        body::discard(&request).await;
+                        ticket.refused(failure);
+                    });
+                }
             }
         })
     }
 
-    /// Checks what can be checked before the body, and has it read.
-    fn receive(self: &Rc<Self>, call: &Call, ticket: Ticket) -> Result<(), (Ticket, Failure)> {
-        let arriving = Arriving::new(self);
-        let prepared = self.prepare(call);
-        let (headers, body) = match prepared {
-            Ok(prepared) => prepared,
-            Err(failure) => return Err((ticket, failure)),
-        };
+    /// Checks what can be checked before the body, and starts to read that.
+    fn prepare(
+        &self,
+        request: &web_sys::Request,
+        text: &AppendHeaderText<'_>,
+    ) -> Result<(Append<JsBytes>, Body), Failure> {
+        let max = self.config()?.limits.body_bytes_max;
+        self.with_stream(|stream| stream.check(js::now()))??;
+        let headers = AppendHeaders::parse(text)?;
+        let body = body::begin(request, content_length(text.content_length), max)?;
         let append = Append {
             content_type: headers.content_type,
             body: JsBytes::from_vec(Vec::new()),
@@ -141,38 +169,35 @@ impl Inner {
             seq: headers.seq,
             close: headers.close,
         };
+        Ok((append, body))
+    }
+
+    /// Queues the append when its body is there.
+    fn receive(
+        self: &Rc<Self>,
+        append: Append<JsBytes>,
+        body: Body,
+        ticket: Ticket,
+        arriving: Arriving,
+    ) {
         let inner = Rc::clone(self);
-        match body {
-            Body::Empty => {
-                drop(arriving);
-                self.enqueue(append, ticket);
+        let arrived = move |body: Result<JsBytes, Failure>| {
+            drop(arriving);
+            match body {
+                Ok(body) => inner.enqueue(Append { body, ..append }, ticket),
+                Err(failure) => ticket.refused(failure),
             }
+        };
+        match body {
+            Body::Empty => arrived(Ok(JsBytes::from_vec(Vec::new()))),
             Body::Whole { promise, length } => {
                 let on_body = Closure::once_into_js(move |buffer: JsValue| {
-                    drop(arriving);
-                    match body::whole(&buffer, length) {
-                        Ok(body) => inner.enqueue(Append { body, ..append }, ticket),
-                        Err(failure) => ticket.answer(Err(failure)),
-                    }
+                    arrived(body::whole(&buffer, length));
                 });
                 body::then(&promise, on_body.unchecked_ref());
             }
-            pieces => spawn_local(async move {
-                let body = body::finish(pieces).await;
-                drop(arriving);
-                match body {
-                    Ok(body) => inner.enqueue(Append { body, ..append }, ticket),
-                    Err(failure) => ticket.answer(Err(failure)),
-                }
-            }),
+            pieces => spawn_local(async move { arrived(body::finish(pieces).await) }),
         }
-        Ok(())
-    }
-
-    fn prepare(&self, call: &Call) -> Result<(AppendHeaders, Body), Failure> {
-        let max = self.config()?.limits.body_bytes_max;
-        self.with_stream(|stream| stream.check(js::now()))??;
-        Ok((AppendHeaders::parse(&call.headers)?, body::begin(call, max)?))
     }
 
     /// Puts an append into the next group.
@@ -219,7 +244,10 @@ impl Inner {
         // A load that failed drops the tickets, and each says so.
         let Ok(outcome) = outcome else { return };
         for ((ticket, has_body), reply) in tickets.into_iter().zip(outcome.replies) {
-            ticket.answer(appended_reply(reply, has_body));
+            match reply {
+                Ok(appended) => ticket.appended(&appended, has_body),
+                Err(error) => ticket.refused(error.into()),
+            }
         }
         if let Some(growth) = outcome.growth {
             self.broadcast(growth);
@@ -239,20 +267,20 @@ impl Inner {
 }
 
 /// 200 for data of a producer that is new, 204 for everything else (PROTOCOL §5.2, §5.2.1).
-fn appended_reply(
-    outcome: Result<Appended, AppendError>,
-    has_body: bool,
-) -> Result<Reply, Failure> {
-    let appended = outcome?;
-    let accepted = appended.producer.is_some() && !appended.duplicate && has_body;
-    let mut reply = Reply::new(if accepted { 200 } else { 204 })
+fn status_of(appended: &Appended, has_body: bool) -> u16 {
+    if appended.producer.is_some() && !appended.duplicate && has_body { 200 } else { 204 }
+}
+
+/// The answer to a browser; `append.js` has the same without CORS headers.
+fn appended_reply(appended: &Appended, has_body: bool) -> Reply {
+    let reply = Reply::new(status_of(appended, has_body))
         .header(name::STREAM_NEXT_OFFSET, appended.next.to_string())
         .header(name::CACHE_CONTROL, "no-store")
         .header_if(appended.closed, name::STREAM_CLOSED, "true");
-    if let Some((epoch, seq)) = appended.producer {
-        reply = reply
+    match appended.producer {
+        None => reply,
+        Some((epoch, seq)) => reply
             .header(name::PRODUCER_EPOCH, epoch.0.to_string())
-            .header(name::PRODUCER_SEQ, seq.0.to_string());
+            .header(name::PRODUCER_SEQ, seq.0.to_string()),
     }
-    Ok(reply)
 }

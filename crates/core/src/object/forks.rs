@@ -23,7 +23,8 @@ use serde::{Deserialize, Serialize};
 use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::JsFuture;
 
-use super::{Answer, Call, INTERNAL, Inner, JsBytes, body};
+use super::{Answer, Call, INTERNAL, INTERNAL_METHOD, Inner, JsBytes};
+use crate::body;
 use crate::edge::{forward, unavailable};
 use crate::js;
 use crate::respond::{Body, Failure, Reply, internal};
@@ -266,7 +267,7 @@ impl Inner {
     ) -> Result<web_sys::Response, Failure> {
         let init = web_sys::RequestInit::new();
         if let Some(body) = body {
-            init.set_method("POST");
+            init.set_method(INTERNAL_METHOD);
             init.set_body(&JsValue::from_str(&body));
         }
         let url = format!("http://object{INTERNAL}{operation}");
@@ -511,7 +512,7 @@ fn to_json(message: &impl Serialize) -> String {
 }
 
 async fn message_of<T: serde::de::DeserializeOwned>(call: &Call) -> Result<T, Failure> {
-    let bytes = body::read(call, MESSAGE_BYTES_MAX).await?.to_vec();
+    let bytes = body::read(&call.request, MESSAGE_BYTES_MAX).await?.to_vec();
     serde_json::from_slice(&bytes)
         .map_err(|error| Failure::new(ErrorCode::InvalidJson, error.to_string()))
 }

@@ -10,7 +10,6 @@
 //! - [`forks`]: the conversation between a fork and its source.
 
 mod appends;
-mod body;
 mod forks;
 mod readers;
 mod sql;
@@ -29,8 +28,8 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::future_to_promise;
 use worker::{Env, Response, State, console_error, worker_sys};
 
+use crate::body;
 use crate::config::Config;
-use crate::edge::path_of;
 use crate::js;
 use crate::request::{Headers, split_url};
 use crate::respond::{Failure, Reply, internal};
@@ -45,6 +44,10 @@ type ObjectStream = Stream<SqlLog<ObjectDatabase>>;
 /// Prefix of the paths by which objects talk to each other. The edge passes on paths under `/v1/`
 /// only, so no client reaches them.
 pub(crate) const INTERNAL: &str = "/internal/";
+
+/// Method of internal calls with a body. No client's request with it reaches an object, so that a
+/// POST is always an append.
+pub(crate) const INTERNAL_METHOD: &str = "PATCH";
 
 /// The Durable Object of one stream path.
 #[wasm_bindgen]
@@ -100,16 +103,19 @@ impl StreamObject {
     /// A request that the edge passed on, or a call of another stream's object.
     pub fn fetch(&self, request: web_sys::Request) -> Promise {
         let inner = Rc::clone(&self.inner);
-        let headers = Headers::of(&request);
-        let call = Call { url: request.url(), headers, request };
-        if call.request.method() == "POST" && !path_of(&call.url).starts_with(INTERNAL) {
-            return inner.post(&call);
+        if js::is_append(&request) {
+            return inner.post(&request);
         }
+        let headers = Headers(request.headers());
+        let call = Call { url: request.url(), headers, request };
         future_to_promise(async move {
-            let response = match inner.answer(call).await {
+            let response = match inner.answer(&call).await {
                 Ok(Answer::Reply(reply)) => reply.into_response()?,
                 Ok(Answer::Socket(response)) => response.into(),
-                Err(failure) => failure.reply().into_response()?,
+                Err(failure) => {
+                    body::discard(&call.request).await;
+                    failure.reply().into_response()?
+                }
             };
             Ok(response.into())
         })
@@ -157,15 +163,15 @@ impl From<Reply> for Answer {
 }
 
 impl Inner {
-    async fn answer(self: Rc<Self>, call: Call) -> Result<Answer, Failure> {
+    async fn answer(self: &Rc<Self>, call: &Call) -> Result<Answer, Failure> {
         self.config()?;
         let (_, path, query) = split_url(&call.url);
         if let Some(operation) = path.strip_prefix(INTERNAL) {
-            return self.answer_object(operation, query, &call).await;
+            return self.answer_object(operation, query, call).await;
         }
         match call.request.method().as_str() {
-            "GET" => self.get(&call, query),
-            "PUT" => self.put(&call, path).await,
+            "GET" => self.get(call, query),
+            "PUT" => self.put(call, path).await,
             "HEAD" => self.head(),
             "DELETE" => self.delete(),
             _ => Err(Failure::new(ErrorCode::MethodNotAllowed, "A stream has no such method.")),

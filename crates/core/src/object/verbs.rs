@@ -14,7 +14,8 @@ use protocol::name::Route;
 use protocol::offset::OffsetParam;
 use protocol::time::format_rfc3339;
 
-use super::{Answer, Call, Inner, JsBytes, body};
+use super::{Answer, Call, Inner, JsBytes};
+use crate::body;
 use crate::js;
 use crate::request::{CreateHeaders, Mode, ReadQuery, split_url};
 use crate::respond::{Body, Failure, Reply};
@@ -30,7 +31,7 @@ impl Inner {
             return Err(Failure::new(ErrorCode::InvalidPath, "The path names no stream."));
         };
         let headers = CreateHeaders::parse(&call.headers, &name.project)?;
-        let body = body::read(call, self.config()?.limits.body_bytes_max).await?;
+        let body = body::read(&call.request, self.config()?.limits.body_bytes_max).await?;
         let request = Create {
             content_type: headers.content_type,
             lifetime: headers.lifetime,

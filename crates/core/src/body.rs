@@ -1,9 +1,10 @@
 //! Reading a request's body: whole or not at all.
 //!
 //! The platform ends the body of an aborted upload as if it were complete, so a declared length
-//! is compared before anything is appended. A body past the limit is thrown away as it comes, up
-//! to [`DISCARD_BYTES_MAX`], before it is refused: the platform cuts the connection of a client
-//! that is still sending, and the client would never see the refusal.
+//! is compared before anything is appended. A body that is refused, for its size or for any other
+//! reason, is thrown away as it comes, up to [`DISCARD_BYTES_MAX`], before the refusal is told:
+//! the platform cuts the connection of a client that is still sending, and the client would never
+//! see it.
 
 use engine::log::Blob;
 use js_sys::{ArrayBuffer, Function, Promise, Uint8Array};
@@ -13,8 +14,9 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::ReadableStreamDefaultReader;
 
-use super::{Call, JsBytes};
 use crate::js;
+use crate::object::JsBytes;
+use crate::request::content_length;
 use crate::respond::Failure;
 
 /// Most bytes of a body that are read only to be refused.
@@ -57,19 +59,22 @@ fn incomplete<E>(_: E) -> Failure {
 }
 
 /// Starts to read a body of at most `max` bytes.
-pub(crate) fn begin(call: &Call, max: u64) -> Result<Body, Failure> {
-    let declared = call.headers.get(name::CONTENT_LENGTH).and_then(|text| text.parse().ok());
+pub(crate) fn begin(
+    request: &web_sys::Request,
+    declared: Option<u64>,
+    max: u64,
+) -> Result<Body, Failure> {
     match declared {
         Some(0) => Ok(Body::Empty),
         Some(length) if length <= max => {
-            Ok(Body::Whole { promise: call.request.array_buffer().map_err(incomplete)?, length })
+            Ok(Body::Whole { promise: request.array_buffer().map_err(incomplete)?, length })
         }
         // A length past the limit: nothing of it is kept, however much of it comes.
-        Some(_) => match call.request.body() {
+        Some(_) => match request.body() {
             Some(stream) => Ok(Body::Oversized { stream, max }),
             None => Err(too_large(max)),
         },
-        None => Ok(match call.request.body() {
+        None => Ok(match request.body() {
             Some(stream) => Body::Chunked { stream, max },
             None => Body::Empty,
         }),
@@ -95,8 +100,20 @@ pub(crate) fn then(promise: &Promise, callback: &Function) {
 }
 
 /// Reads the whole body, at most `max` bytes.
-pub(crate) async fn read(call: &Call, max: u64) -> Result<JsBytes, Failure> {
-    finish(begin(call, max)?).await
+pub(crate) async fn read(request: &web_sys::Request, max: u64) -> Result<JsBytes, Failure> {
+    let declared = request.headers().get(name::CONTENT_LENGTH).ok().flatten();
+    finish(begin(request, content_length(declared.as_deref()), max)?).await
+}
+
+/// Reads a body that nobody wants, so that its client sees the refusal.
+pub(crate) async fn discard(request: &web_sys::Request) {
+    if request.body_used() {
+        return;
+    }
+    if let Some(stream) = request.body() {
+        // Whatever comes of it: the refusal is what is told.
+        let _ = read_chunks(&stream, 0).await;
+    }
 }
 
 /// Reads a body to its end.
