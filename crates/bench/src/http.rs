@@ -179,7 +179,8 @@ impl Parser {
         };
         let (part, rest) = bytes.split_at_checked(at + 1).unwrap_or((bytes, &[]));
         self.line.extend_from_slice(part);
-        let line = std::str::from_utf8(&self.line).context("a chunk line that is not UTF-8")?.trim();
+        let line =
+            std::str::from_utf8(&self.line).context("a chunk line that is not UTF-8")?.trim();
         self.state = match self.state {
             State::ChunkSize => {
                 let digits = line.split(';').next().unwrap_or_default();
@@ -199,7 +200,13 @@ impl Parser {
 }
 
 /// Appends a request to `out`. `headers` are whole lines, each with its line end.
-pub(crate) fn write_request(out: &mut Vec<u8>, method: &str, target: &str, headers: &str, body: &[u8]) {
+pub(crate) fn write_request(
+    out: &mut Vec<u8>,
+    method: &str,
+    target: &str,
+    headers: &str,
+    body: &[u8],
+) {
     out.extend_from_slice(method.as_bytes());
     out.push(b' ');
     out.extend_from_slice(target.as_bytes());

@@ -32,7 +32,7 @@ use clap::Parser;
 
 use crate::host::Host;
 use crate::report::Outcome;
-use crate::scenarios::{Bench, SCENARIOS};
+use crate::scenarios::{Bench, CEILING, OURS, SCENARIOS};
 
 #[derive(Parser)]
 #[command(about = "Benchmarks of the durable-streams Worker; cargo xtask bench runs it")]
@@ -70,7 +70,9 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<()> {
     let chosen: Vec<_> = SCENARIOS
         .iter()
-        .filter(|(name, _)| args.only.is_empty() || args.only.iter().any(|only| name.contains(only)))
+        .filter(|(name, _)| {
+            args.only.is_empty() || args.only.iter().any(|only| name.contains(only))
+        })
         .collect();
     if chosen.is_empty() {
         let names: Vec<_> = SCENARIOS.iter().map(|(name, _)| *name).collect();
@@ -80,8 +82,8 @@ fn run(args: &Args) -> Result<()> {
     std::fs::create_dir_all(&args.state)?;
     let state = tempfile::tempdir_in(std::path::absolute(&args.state)?)?;
     let bench = Bench {
-        ours: Host::start(&root.join("wrangler/host.mjs"), &state.path().join("ours"))?,
-        ceiling: Host::start(&root.join("crates/bench/ceiling/host.mjs"), &state.path().join("ceiling"))?,
+        ours: Host::start(&root.join(OURS), &state.path().join("ours"))?,
+        ceiling: Host::start(&root.join(CEILING), &state.path().join("ceiling"))?,
         root,
         rounds: args.rounds.max(1),
         counted: Duration::try_from_secs_f64(args.seconds).context("--seconds")?,

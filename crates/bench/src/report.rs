@@ -123,7 +123,8 @@ pub(crate) fn table(outcomes: &[Outcome]) -> String {
 }
 
 fn line([name, value, unit, ceiling, ratio, target, met]: [&str; 7]) -> String {
-    let line = format!("{name:<24}{value:>10} {unit:<18}{ceiling:>10}{ratio:>8}  {target:<16}{met}");
+    let line =
+        format!("{name:<24}{value:>10} {unit:<18}{ceiling:>10}{ratio:>8}  {target:<16}{met}");
     line.trim_end().to_owned()
 }
 

@@ -5,7 +5,7 @@
 //! medians of the absolute numbers.
 //!
 //! A round during which other programs used the machine is measured again, up to
-//! [`RETRIES_PER_ROUND`] times as many rounds as asked for; the quietest ones count. What is left
+//! [`MEASURED_PER_ROUND`] times as many rounds as asked for; the quietest ones count. What is left
 //! out is chosen by what others did, never by the result.
 
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::system;
 /// Cores that others may use in a quiet round.
 const QUIET_CORES: f64 = 0.25;
 /// Rounds that are measured at most for each that counts.
-const RETRIES_PER_ROUND: u32 = 3;
+const MEASURED_PER_ROUND: u32 = 3;
 
 /// One side of one round.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +42,11 @@ pub(crate) struct Pair {
     pub(crate) other: Vec<Sample>,
 }
 
+/// Rounds that are measured at most where so many are to count.
+pub(crate) fn rounds_max(rounds: u32) -> u32 {
+    rounds.saturating_mul(MEASURED_PER_ROUND)
+}
+
 /// Measures both sides in turns. Each closure gets the number of the round.
 ///
 /// # Errors
@@ -54,7 +59,7 @@ pub(crate) fn interleave(
     let mut all: Vec<(Sample, Sample)> = Vec::new();
     let noise = |(ours, other): &(Sample, Sample)| ours.foreign_cores.max(other.foreign_cores);
     let wanted = usize::try_from(rounds).unwrap_or(usize::MAX);
-    for round in 0..rounds.saturating_mul(RETRIES_PER_ROUND) {
+    for round in 0..rounds_max(rounds) {
         if all.iter().filter(|both| noise(both) <= QUIET_CORES).count() >= wanted {
             break;
         }
@@ -140,7 +145,11 @@ pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     let at = |index: usize| values.get(index).copied().unwrap_or_default();
-    if values.len() % 2 == 1 { at(middle) } else { (at(middle.saturating_sub(1)) + at(middle)) / 2.0 }
+    if values.len() % 2 == 1 {
+        at(middle)
+    } else {
+        (at(middle.saturating_sub(1)) + at(middle)) / 2.0
+    }
 }
 
 #[cfg(test)]

@@ -25,10 +25,14 @@ fn stat(id: u32, index: usize) -> Option<u64> {
     numbers.split(' ').nth(index)?.parse().ok()
 }
 
-/// CPU time that a process has used, in user mode and in the kernel.
+/// CPU time that the threads of a process have used, in user mode and in the kernel.
 pub(crate) fn cpu_time(id: u32) -> Option<Duration> {
-    let ticks = stat(id, 11)? + stat(id, 12)?;
-    Some(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+    let threads = fs::read_dir(format!("/proc/{id}/task")).ok()?;
+    let of = |path: std::path::PathBuf| -> Option<u64> {
+        let text = fs::read_to_string(path.join("schedstat")).ok()?;
+        text.split(' ').next()?.parse().ok()
+    };
+    Some(Duration::from_nanos(threads.flatten().filter_map(|thread| of(thread.path())).sum()))
 }
 
 /// CPU time that the whole machine has used, on all cores.

@@ -65,10 +65,7 @@ fn without_producers(write: Write<Vec<u8>>) -> Option<Write<Vec<u8>>> {
 }
 
 impl Hook for Canary {
-    fn before_commit(
-        &self,
-        writes: Vec<Write<Vec<u8>>>,
-    ) -> Result<Vec<Write<Vec<u8>>>, LogError> {
+    fn before_commit(&self, writes: Vec<Write<Vec<u8>>>) -> Result<Vec<Write<Vec<u8>>>, LogError> {
         match self.bug {
             Bug::None => Ok(writes),
             Bug::TornCommit => {

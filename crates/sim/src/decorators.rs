@@ -38,10 +38,7 @@ pub trait Hook {
     ///
     /// # Errors
     /// The error that the commit is to fail with.
-    fn before_commit(
-        &self,
-        writes: Vec<Write<Vec<u8>>>,
-    ) -> Result<Vec<Write<Vec<u8>>>, LogError> {
+    fn before_commit(&self, writes: Vec<Write<Vec<u8>>>) -> Result<Vec<Write<Vec<u8>>>, LogError> {
         Ok(writes)
     }
 }

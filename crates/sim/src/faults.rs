@@ -83,10 +83,7 @@ impl Hook for Faults {
         if self.dead() { self.fail("the instance is dead") } else { Ok(()) }
     }
 
-    fn before_commit(
-        &self,
-        writes: Vec<Write<Vec<u8>>>,
-    ) -> Result<Vec<Write<Vec<u8>>>, LogError> {
+    fn before_commit(&self, writes: Vec<Write<Vec<u8>>>) -> Result<Vec<Write<Vec<u8>>>, LogError> {
         let number = self.commits.get();
         self.commits.set(number.saturating_add(1));
         let failing = self.injection.get().failing_commits.checked_shr(number).unwrap_or(0) & 1;
@@ -136,10 +133,7 @@ impl Hook for Counters {
         self.range_bytes_max.set(self.range_bytes_max.get().max(bytes));
     }
 
-    fn before_commit(
-        &self,
-        writes: Vec<Write<Vec<u8>>>,
-    ) -> Result<Vec<Write<Vec<u8>>>, LogError> {
+    fn before_commit(&self, writes: Vec<Write<Vec<u8>>>) -> Result<Vec<Write<Vec<u8>>>, LogError> {
         self.commits.set(self.commits.get().saturating_add(1));
         Ok(writes)
     }

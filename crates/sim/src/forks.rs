@@ -1,21 +1,19 @@
-//! Forks across objects: who makes one, the messages it takes, and everything that happens to
-//! them on the way.
+//! Forks: the requests that make them, and what each does with the answers of its source.
 //!
 //! A [`Making`] is what a request holds while its object waits for the source. It dies with the
 //! instance; its messages do not, and their answers then reach nobody.
 
+use crate::network::{Answer, Message, Payload};
+use engine::Missing;
 use engine::create::{Create, CreateError, Created};
 use engine::fork::{Begun, CopyPage, ForkError, ForkGrant, ForkRequest, ForkWish};
 use engine::life::Phase;
-use engine::log::{ForkId, LogError};
-use engine::Missing;
 use protocol::lifetime::Lifetime;
 use protocol::offset::{Generation, Position};
 use protocol::time::UnixMillis;
 
 use crate::faults::Injection;
 use crate::model::{Body, ModelLife, ModelOrigin};
-use crate::object::Ran;
 use crate::verbs::same_create_refusal;
 use crate::violation::{Check, ensure};
 use crate::workload::Kind;
@@ -43,35 +41,6 @@ pub(crate) struct Making {
     pub(crate) faults: u64,
 }
 
-/// A message under way.
-#[derive(Clone, Debug)]
-pub(crate) struct Message {
-    pub(crate) call: u64,
-    /// Who asked; answers go there.
-    pub(crate) from: usize,
-    /// The asking instance: answers to a dead one reach nobody.
-    pub(crate) instance: u64,
-    pub(crate) to: usize,
-    pub(crate) payload: Payload,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) enum Payload {
-    Reference(ForkRequest),
-    Copy(Generation, Position, Position),
-    Release(ForkId),
-    Answer(Answer),
-}
-
-#[derive(Clone, Debug)]
-pub(crate) enum Answer {
-    Reference(Result<ForkGrant, ForkError>),
-    Copy(Result<CopyPage<Vec<u8>>, Missing>),
-    Release(Generation, Result<(), LogError>),
-    /// The connection broke: nobody knows what happened.
-    Broken,
-}
-
 /// Attempts before a making gives up.
 const TRIES_MAX: u32 = 4;
 
@@ -79,7 +48,10 @@ impl World {
     // The request.
 
     pub(crate) fn fork(&mut self, at: usize) -> Check {
-        let source = self.rng.index(self.objects.len());
+        let source = self.source_for(at);
+        if self.objects[source].model.live().is_err() && self.rng.chance(80) {
+            return self.create(source);
+        }
         let offset = if self.rng.chance(40) { None } else { Some(self.any_offset(source)) };
         let sub_offset = if self.rng.chance(65) { 0 } else { self.rng.below(12) };
         let name = self.objects[source].name.clone();
@@ -104,6 +76,20 @@ impl World {
         self.put_fork(at, create, body)
     }
 
+    /// Mostly a stream that is there and is another; sometimes any, itself included.
+    fn source_for(&mut self, child: usize) -> usize {
+        let count = self.objects.len();
+        let any = self.rng.index(count);
+        if self.rng.chance(15) {
+            return any;
+        }
+        let live = |at: &usize| {
+            let life = self.objects[*at].model.current.as_ref();
+            *at != child && life.is_some_and(|life| life.phase == Phase::Live)
+        };
+        (0..count).map(|step| (any + step) % count).find(live).unwrap_or(any)
+    }
+
     pub(crate) fn put_fork(&mut self, at: usize, create: Create<Vec<u8>>, body: Body) -> Check {
         let Some(wish) = create.fork.clone() else { return Ok(()) };
         let name = self.objects[at].name.clone();
@@ -114,9 +100,8 @@ impl World {
             self.give_up(at, true)?;
         }
         let what = format!("fork {:?} + {} of {}", wish.offset, wish.sub_offset, wish.source);
-        let ran = self.call(at, &what, |stream, now| {
-            stream.begin_fork(&create, &wish, &name, now)
-        })?;
+        let ran =
+            self.call(at, &what, |stream, now| stream.begin_fork(&create, &wish, &name, now))?;
         self.objects[at].reconcile(ran.now, ran.faulted)?;
         let expected = self.objects[at].model.existing(&create);
         let next = expected.as_ref().map(|life| life.map(|life| life.offset(life.tail())));
@@ -161,6 +146,7 @@ impl World {
         let mut life = ModelLife::new(generation, content_type, now);
         life.phase = Phase::Forking;
         life.base = base;
+        life.bytes_max = self.profile.bytes_max;
         life.origin = Some(ModelOrigin {
             wish: wish.clone(),
             inherited: Vec::new(),
@@ -210,127 +196,9 @@ impl World {
         self.makings.push(making);
     }
 
-    fn send(&mut self, from: usize, to: usize, payload: Payload) -> u64 {
-        self.calls += 1;
-        let instance = self.objects[from].instance;
-        self.network.push(Message { call: self.calls, from, instance, to, payload });
-        self.calls
-    }
-
-    // The network.
-
-    /// A message arrives, or is lost, or arrives and will arrive again.
-    pub(crate) fn message(&mut self) -> Check {
-        if self.network.is_empty() {
-            return Ok(());
-        }
-        let index = self.rng.index(self.network.len());
-        let trouble = !self.calm && self.rng.chance(self.profile.message_fault_percent);
-        let message = match (trouble, self.rng.below(3)) {
-            (true, 0) => {
-                let lost = self.network.swap_remove(index);
-                self.note(format!("lost: {}", crate::trace::short(&lost)));
-                return Ok(());
-            }
-            (true, 1) => {
-                let broken = Payload::Answer(Answer::Broken);
-                Message { payload: broken, ..self.network.swap_remove(index) }
-            }
-            // Delivered now and once more later.
-            (true, _) => self.network[index].clone(),
-            (false, _) => self.network.swap_remove(index),
-        };
-        self.deliver(message)
-    }
-
-    fn deliver(&mut self, message: Message) -> Check {
-        let to = message.to;
-        let answer = match &message.payload {
-            Payload::Answer(answer) => return self.answered(&message, answer.clone()),
-            Payload::Reference(request) => {
-                let ran = self.call(to, "reference", |stream, now| stream.reference(request, now))?;
-                self.objects[to].reconcile(ran.now, ran.faulted)?;
-                self.judge_reference(to, request, &ran)?;
-                self.bury_instance(to, &ran)?;
-                ran.reply.filter(|_| !ran.lost).map(Answer::Reference)
-            }
-            Payload::Copy(source, from, end) => {
-                let (source, from, end) = (*source, *from, *end);
-                let what = format!("copy {from:?}..{end:?}");
-                let ran = self.call(to, &what, |stream, _| stream.copy(source, from, end))?;
-                self.judge_copy(to, (source, from, end), &ran)?;
-                self.bury_instance(to, &ran)?;
-                ran.reply.filter(|_| !ran.lost).map(Answer::Copy)
-            }
-            Payload::Release(child) => {
-                let what = format!("release {child:?}");
-                let ran = self.call(to, &what, |stream, now| stream.release(child, now))?;
-                self.objects[to].reconcile(ran.now, ran.faulted)?;
-                match &ran.reply {
-                    Some(Ok(())) => self.objects[to].model.release(child),
-                    reply => ensure!(ran.faulted, SpuriousFailure, "release: {reply:?}"),
-                }
-                self.bury_instance(to, &ran)?;
-                let generation = child.generation;
-                ran.reply.filter(|_| !ran.lost).map(|reply| Answer::Release(generation, reply))
-            }
-        };
-        let payload = Payload::Answer(answer.unwrap_or(Answer::Broken));
-        self.network.push(Message { payload, ..message });
-        Ok(())
-    }
-
-    fn judge_reference(
-        &mut self,
-        at: usize,
-        request: &ForkRequest,
-        ran: &Ran<Result<ForkGrant, ForkError>>,
-    ) -> Check {
-        match &ran.reply {
-            None => {}
-            Some(Err(ForkError::Missing(Missing::Log(error)))) => {
-                ensure!(ran.faulted, SpuriousFailure, "reference: {error}");
-            }
-            Some(reply) => {
-                let expected = self.objects[at].model.reference(request);
-                ensure!(*reply == expected, Fork, "{reply:?}, not {expected:?}");
-            }
-        }
-        Ok(())
-    }
-
-    fn judge_copy(
-        &mut self,
-        at: usize,
-        (source, from, end): (Generation, Position, Position),
-        ran: &Ran<Result<CopyPage<Vec<u8>>, Missing>>,
-    ) -> Check {
-        let held = self.objects[at].model.current.as_ref();
-        let life = held.filter(|life| life.generation == source);
-        match (&ran.reply, life) {
-            (None | Some(Err(Missing::Log(_))), _) if ran.faulted => {}
-            (Some(Err(Missing::NotFound)), None) => {}
-            (Some(Ok(page)), Some(life)) => {
-                let to = from.0 + page.bytes.len() as u64;
-                let fits = page.from == from && from.0 < to && to <= end.0 && to <= life.tail();
-                ensure!(fits, Fork, "a page {from:?}..{to} of ..{end:?}");
-                let bytes = &life.bytes[from.0 as usize..to as usize];
-                ensure!(page.bytes == bytes, Fork, "a page with other bytes");
-                let ends = life.ends.range(from.0 + 1..=to).map(|end| end - from.0);
-                let known = life.content_type.is_json() || page.ends == ends.collect::<Vec<_>>();
-                ensure!(known, Fork, "a page with other ends: {:?}", page.ends);
-            }
-            (reply, life) => {
-                let held = life.is_some();
-                ensure!(false, Fork, "copy: {reply:?}, while the life is held: {held}");
-            }
-        }
-        Ok(())
-    }
-
     // Answers.
 
-    fn answered(&mut self, message: &Message, answer: Answer) -> Check {
+    pub(crate) fn answered(&mut self, message: &Message, answer: Answer) -> Check {
         let at = message.from;
         if self.objects[at].instance != message.instance {
             return Ok(());
@@ -363,17 +231,6 @@ impl World {
                 self.again(making)
             }
         }
-    }
-
-    fn released(&mut self, at: usize, generation: Generation) -> Check {
-        let ran = self.call(at, "released", |stream, _| stream.released(generation))?;
-        match &ran.reply {
-            Some(Ok(())) => {
-                self.objects[at].model.releases.remove(&generation);
-            }
-            reply => ensure!(ran.faulted, SpuriousFailure, "released: {reply:?}"),
-        }
-        self.bury_instance(at, &ran)
     }
 
     /// A making asks once more, or gives up.
@@ -497,9 +354,8 @@ impl World {
     /// Asks for the next page, or makes the fork visible.
     fn copy_on(&mut self, mut making: Making) -> Check {
         let child = making.child;
-        let ran = self.call_with(child, "missing", Injection::default(), |stream, _| {
-            stream.fork_missing()
-        })?;
+        let ran = self
+            .call_with(child, "missing", Injection::default(), |stream, _| stream.fork_missing())?;
         match ran.reply.flatten() {
             None => self.finish(making),
             missing => {
@@ -585,35 +441,5 @@ impl World {
         }
         self.bury_instance(child, &ran)?;
         Ok(ran.lost)
-    }
-
-    /// The object delivers what is due without waiting for its alarm.
-    pub(crate) fn hand_out_releases(&mut self, at: usize) -> Check {
-        let ran = self.call(at, "due releases", |stream, now| stream.due_releases(now))?;
-        match ran.reply.as_ref() {
-            Some(Ok(releases)) if !ran.lost => self.send_releases(at, releases)?,
-            Some(Ok(_)) => {}
-            reply => ensure!(ran.faulted, SpuriousFailure, "releases: {reply:?}"),
-        }
-        self.bury_instance(at, &ran)
-    }
-
-    pub(crate) fn send_releases(
-        &mut self,
-        at: usize,
-        releases: &[engine::log::Release],
-    ) -> Check {
-        for release in releases {
-            let known = self.objects[at].model.releases.get(&release.generation);
-            let owed = known == Some(&release.source);
-            ensure!(owed, Fork, "{release:?} was not owed");
-            let to = self.objects.iter().position(|object| object.name == release.source);
-            let child = self.objects[at].name.clone();
-            let id = ForkId { child, generation: release.generation };
-            if let Some(to) = to {
-                self.send(at, to, Payload::Release(id));
-            }
-        }
-        Ok(())
     }
 }

@@ -30,6 +30,7 @@ mod forks;
 pub mod ledger;
 pub mod model;
 mod model_offsets;
+mod network;
 pub mod object;
 mod oracle;
 pub mod rng;

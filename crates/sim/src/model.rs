@@ -6,12 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use engine::Missing;
 use engine::append::{Append, AppendError, Appended};
 use engine::create::{Create, CreateError};
 use engine::fork::ForkWish;
 use engine::life::{Inherited, Phase};
 use engine::log::{ForkId, ForkRow};
-use engine::Missing;
 use protocol::content_type::ContentType;
 use protocol::headers::StreamSeq;
 use protocol::json::JsonError;
@@ -105,6 +105,8 @@ pub struct ModelLife {
     pub producers: BTreeMap<ProducerId, (Epoch, Seq)>,
     /// For sliding lifetimes.
     pub accesses: Accesses,
+    /// How many bytes appends may bring it to.
+    pub bytes_max: u64,
 }
 
 /// A path with its current life and what is left of earlier ones.
@@ -141,6 +143,7 @@ impl ModelLife {
             seq: None,
             producers: BTreeMap::new(),
             accesses: Accesses { last: now.0, latest: now.0, ..Accesses::default() },
+            bytes_max: protocol::limits::STREAM_BYTES_MAX,
         }
     }
 
@@ -230,6 +233,9 @@ impl ModelLife {
             };
         }
         self.check_order(request)?;
+        if self.tail() + bytes.len() as u64 > self.bytes_max {
+            return Err(AppendError::Full { bytes_max: self.bytes_max });
+        }
         self.push(&bytes);
         if let Some(seq) = &request.seq {
             self.seq = Some(seq.clone());
@@ -368,9 +374,7 @@ impl ModelPath {
     /// Forks that reference a life.
     #[must_use]
     pub fn references(&self, generation: Generation) -> usize {
-        let of = |row: &&ForkRow| {
-            matches!(row, ForkRow::Referenced { source, .. } if *source == generation)
-        };
+        let of = |row: &&ForkRow| matches!(row, ForkRow::Referenced { source, .. } if *source == generation);
         self.forks.values().filter(of).count()
     }
 

@@ -31,7 +31,9 @@ impl ModelLife {
         let own_label = self.offset(position) == offset;
         // One past the last byte of a stretch of offsets, of the same generation.
         let same_label = position > 0 && self.offset(before).generation == offset.generation;
-        if !json && same_label && (before == tail || (!own_label && self.fork_point == Some(before)))
+        if !json
+            && same_label
+            && (before == tail || (!own_label && self.fork_point == Some(before)))
         {
             return Ok(before);
         }
@@ -130,9 +132,10 @@ impl ModelPath {
     pub fn release(&mut self, child: &ForkId) {
         let before = self.forks.insert(child.clone(), ForkRow::Refused);
         let Some(ForkRow::Referenced { source, .. }) = before else { return };
-        let held = self.current.as_ref().is_some_and(|life| {
-            life.phase == Phase::SoftDeleted && life.generation == source
-        });
+        let held = self
+            .current
+            .as_ref()
+            .is_some_and(|life| life.phase == Phase::SoftDeleted && life.generation == source);
         if held && self.references(source) == 0 {
             self.bury(true);
         }

@@ -3,9 +3,9 @@
 
 use std::rc::Rc;
 
+use engine::Stream;
 use engine::life::{Life, Phase};
 use engine::log::{Log, LogError};
-use engine::Stream;
 use protocol::limits::CHECKPOINT_ROWS;
 use protocol::offset::Offset;
 use protocol::time::UnixMillis;
@@ -55,6 +55,8 @@ pub struct Object {
     pub faults_seen: u64,
     /// When the object itself, or the platform, repeats a failed alarm.
     pub retry_at: Option<UnixMillis>,
+    /// How many bytes the stream may hold.
+    pub bytes_max: u64,
     faults: Rc<Faults>,
     canary: Rc<Canary>,
 }
@@ -92,6 +94,7 @@ impl Object {
             audited_at: None,
             faults_seen: 0,
             retry_at: None,
+            bytes_max: protocol::limits::STREAM_BYTES_MAX,
             faults: Rc::default(),
             canary,
         }
@@ -129,7 +132,10 @@ impl Object {
         if self.stream.is_none() {
             self.counters.take_rows();
             match Stream::open(self.log()) {
-                Ok(stream) => self.stream = Some(stream),
+                Ok(mut stream) => {
+                    stream.set_bytes_max(self.bytes_max);
+                    self.stream = Some(stream);
+                }
                 Err(error) => {
                     let faulted = self.faults.disarm();
                     ensure!(faulted, SpuriousFailure, "{} does not load: {error}", self.name);

@@ -88,7 +88,8 @@ impl Object {
         }
         let tail = at - life.base;
         ensure!(tail == life.tail(), Tail, "tail {tail}, not {}", life.tail());
-        let last_completes = life.phase == Phase::Forking || tail == 0 || ends.last() == Some(&tail);
+        let last_completes =
+            life.phase == Phase::Forking || tail == 0 || ends.last() == Some(&tail);
         ensure!(last_completes, Tiling, "the last append does not end at the tail");
         let stored = self.stored(life)?;
         ensure!(stored == life.bytes, OffsetsStable, "stored bytes changed");

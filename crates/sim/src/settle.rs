@@ -95,9 +95,9 @@ impl World {
         let Some(life) = forking else { return Ok(()) };
         let generation = life.generation;
         let intent_at = life.origin.as_ref().map_or(0, |origin| origin.intent_at);
-        let there = object.newest()?.is_some_and(|found| {
-            found.generation == generation && found.phase == Phase::Forking
-        });
+        let there = object
+            .newest()?
+            .is_some_and(|found| found.generation == generation && found.phase == Phase::Forking);
         if !there {
             let patient = now.0 >= intent_at + FORK_PATIENCE_MS;
             ensure!(patient && !making, Fork, "a fork was given up while it was made");

@@ -1,11 +1,11 @@
 //! What clients do to a stream, and what they must be answered.
 
+use engine::Missing;
 use engine::append::{AppendError, Growth};
 use engine::create::{Create, CreateError};
 use engine::delete::Deleted;
 use engine::life::{Closed, Phase};
 use engine::read::{Dress, ReadError};
-use engine::Missing;
 use protocol::json::frame_messages;
 use protocol::offset::{Offset, OffsetParam, Position};
 use protocol::time::UnixMillis;
@@ -106,6 +106,7 @@ impl World {
         let content_type = create.content_type.clone().unwrap_or_default();
         let mut life = ModelLife::new(found.generation, content_type, now);
         life.base = found.base.0;
+        life.bytes_max = self.profile.bytes_max;
         life.lifetime = create.lifetime;
         life.push(wire);
         life.closed = create.closed;
@@ -142,6 +143,9 @@ impl World {
     pub(crate) fn burst(&mut self, at: usize) -> Check {
         let members = self.rng.pick(&[40, 300, 700, 2_100]);
         for _ in 0..members {
+            if self.objects[at].model.live().map_or(true, |life| life.closed) {
+                return Ok(());
+            }
             let life = self.objects[at].model.current.as_ref();
             let mut request = self.workload.append(&mut self.rng, &self.profile, life);
             request.append.close = false;
@@ -156,12 +160,7 @@ impl World {
         self.append_with(at, group, injection)
     }
 
-    fn append_with(
-        &mut self,
-        at: usize,
-        group: Vec<AppendRequest>,
-        injection: Injection,
-    ) -> Check {
+    fn append_with(&mut self, at: usize, group: Vec<AppendRequest>, injection: Injection) -> Check {
         let sent: Vec<_> = group.iter().map(|request| request.append.clone()).collect();
         let brief = |append: &engine::append::Append<Vec<u8>>| {
             let tuple = append.producer.as_ref().map(|p| (p.id.as_str(), p.epoch.0, p.seq.0));
@@ -169,9 +168,8 @@ impl World {
         };
         let what = format!("append {:?}", sent.iter().map(brief).collect::<Vec<_>>());
         let before = self.objects[at].model.current.as_ref().map(|life| (life.tail(), life.closed));
-        let ran = self.call_with(at, &what, injection, |stream, now| {
-            stream.append_group(sent, now)
-        })?;
+        let ran =
+            self.call_with(at, &what, injection, |stream, now| stream.append_group(sent, now))?;
         self.objects[at].reconcile(ran.now, ran.faulted)?;
         self.judge_group(at, &group, &ran)?;
         let growth = ran.reply.as_ref().and_then(|reply| reply.growth);
@@ -331,7 +329,8 @@ impl World {
         let object = &mut self.objects[at];
         match &ran.reply {
             Some(Ok(deleted)) => {
-                let generation = object.model.live().map(|life| (life.generation, life.due(ran.now)));
+                let generation =
+                    object.model.live().map(|life| (life.generation, life.due(ran.now)));
                 let due = generation.as_ref().map_or(true, |(_, due)| *due == Due::Yes);
                 ensure!(!due, Answer, "deleted what is {generation:?}");
                 let held = object.end();
@@ -474,7 +473,8 @@ impl World {
             return Ok(());
         };
         let (to, tail) = (page.to.0, life.tail());
-        let in_order = page.from.0 == from && from <= to && to <= tail && (from < to || from == tail);
+        let in_order =
+            page.from.0 == from && from <= to && to <= tail && (from < to || from == tail);
         ensure!(in_order, Tail, "page {from}..{to} of {tail}");
         let bytes = &life.bytes[from as usize..to as usize];
         let json = life.content_type.is_json();

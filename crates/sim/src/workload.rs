@@ -8,6 +8,7 @@ use engine::create::Create;
 use protocol::content_type::ContentType;
 use protocol::headers::StreamSeq;
 use protocol::lifetime::Lifetime;
+use protocol::limits::STREAM_BYTES_MAX;
 use protocol::producer::{Epoch, Producer, ProducerId, Seq};
 use protocol::time::UnixMillis;
 
@@ -31,6 +32,8 @@ pub struct Profile {
     pub kind: Option<Kind>,
     /// Percent of streams with a lifetime.
     pub lifetime_percent: u64,
+    /// How many bytes a stream may hold.
+    pub bytes_max: u64,
 }
 
 /// What the scheduler can do next.
@@ -92,8 +95,7 @@ impl Action {
     ];
 }
 
-const TYPICAL: [u32; Action::ALL.len()] =
-    [12, 60, 1, 6, 3, 20, 14, 12, 6, 2, 60, 2, 6, 12, 12, 2];
+const TYPICAL: [u32; Action::ALL.len()] = [12, 60, 1, 6, 3, 20, 14, 12, 6, 2, 60, 2, 6, 12, 12, 2];
 
 impl Profile {
     /// Draws a profile.
@@ -118,13 +120,14 @@ impl Profile {
             weights[10] = 40;
         }
         Self {
-            paths: 1 + rng.index(5),
+            paths: rng.pick(&[1, 2, 3, 3, 4, 5]),
             weights,
             fault_percent: rng.pick(&[0, 10, 20, 40]),
             message_fault_percent: rng.pick(&[0, 5, 30]),
             large: rng.chance(2),
             kind: rng.pick(&[None, Some(Kind::Json), Some(Kind::Text), Some(Kind::Binary)]),
             lifetime_percent: rng.pick(&[0, 10, 50]),
+            bytes_max: if rng.chance(5) { 300 } else { STREAM_BYTES_MAX },
         }
     }
 }

@@ -2,20 +2,21 @@
 //! next from one seed.
 //!
 //! A step is one action of [`crate::workload::Action`]. After each, the objects that committed
-//! something are audited. Client verbs are in [`crate::verbs`], forks and their messages in
-//! [`crate::forks`], audits in [`crate::oracle`], the end of a run in [`crate::settle`].
+//! something are audited. Client verbs are in [`crate::verbs`], forks in [`crate::forks`], messages
+//! in [`crate::network`], audits in [`crate::oracle`], the end of a run in [`crate::settle`].
 
 use protocol::time::UnixMillis;
 
-use engine::create::Create;
 use engine::Stream;
+use engine::create::Create;
 
 use crate::canary::Bug;
 use crate::disk::Disk;
 use crate::faults::Injection;
-use crate::forks::{Making, Message};
+use crate::forks::Making;
 use crate::ledger::Ledger;
 use crate::model::Body;
+use crate::network::Message;
 use crate::object::{Object, ObjectLog, Ran};
 use crate::rng::Rng;
 use crate::trace::{Trace, short};
@@ -75,7 +76,9 @@ impl World {
         for name in ["_default/a", "_default/b", "_default/c", "_default/d", "_default/e"] {
             let disk = if setup.sqlite { Disk::sqlite() } else { Ok(Disk::memory()) };
             let Ok(disk) = disk else { unreachable!("an empty database in memory opens") };
-            objects.push(Object::new(name.to_owned(), disk, setup.bug));
+            let mut object = Object::new(name.to_owned(), disk, setup.bug);
+            object.bytes_max = profile.bytes_max;
+            objects.push(object);
         }
         objects.truncate(profile.paths);
         let mut world = Self {

@@ -1,6 +1,6 @@
 //! Waking an object reads a bounded number of rows, however long its stream is.
 
-#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
 
 use std::rc::Rc;
 

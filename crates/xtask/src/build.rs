@@ -52,14 +52,7 @@ impl Profile {
 
 pub(crate) fn run(paths: &Paths, args: &Args) -> Result<()> {
     setup::tools(paths)?;
-    worker(
-        paths,
-        if args.dev {
-            Profile::Dev
-        } else {
-            Profile::Release
-        },
-    )
+    worker(paths, if args.dev { Profile::Dev } else { Profile::Release })
 }
 
 /// Builds the Worker unless it is up to date. The tools must be set up.
@@ -83,10 +76,7 @@ pub(crate) fn worker(paths: &Paths, profile: Profile) -> Result<()> {
     wasm_stamp.clear()?;
     worker_build(paths, profile)?;
     if !is_built(paths) {
-        bail!(
-            "worker-build left no index.js in {}",
-            paths.worker_build().display()
-        );
+        bail!("worker-build left no index.js in {}", paths.worker_build().display());
     }
     wasm_stamp.write(&wasm)?;
     source_stamp.write(&sources)?;
@@ -94,27 +84,20 @@ pub(crate) fn worker(paths: &Paths, profile: Profile) -> Result<()> {
 }
 
 fn is_built(paths: &Paths) -> bool {
-    ["index.js", "index_bg.wasm"]
-        .iter()
-        .all(|name| paths.worker_build().join(name).is_file())
+    ["index.js", "index_bg.wasm"].iter().all(|name| paths.worker_build().join(name).is_file())
 }
 
 /// Everything the Worker is made of: all crates except the natively run tools.
 fn sources(paths: &Paths) -> Result<Vec<PathBuf>> {
-    let mut sources: Vec<PathBuf> = [
-        "Cargo.toml",
-        "Cargo.lock",
-        "rust-toolchain.toml",
-        ".cargo",
-        ".tools/.crates.toml",
-    ]
-    .map(|name| paths.root().join(name))
-    .into();
+    let mut sources: Vec<PathBuf> =
+        ["Cargo.toml", "Cargo.lock", "rust-toolchain.toml", ".cargo", ".tools/.crates.toml"]
+            .map(|name| paths.root().join(name))
+            .into();
     // Relative to Cargo.lock's tools, npm's are pinned by the lockfile.
     sources.push(paths.wrangler().join("package-lock.json"));
     for entry in fs::read_dir(paths.root().join("crates"))? {
         let entry = entry?;
-        if entry.file_name() == "xtask" {
+        if ["xtask", "bench"].iter().any(|name| entry.file_name() == *name) {
             continue;
         }
         sources.extend(["Cargo.toml", "build.rs", "src"].map(|name| entry.path().join(name)));
@@ -126,9 +109,7 @@ fn sources(paths: &Paths) -> Result<Vec<PathBuf>> {
 /// Exactly the build that `worker-build` asks cargo for, so that its own run has nothing to do.
 fn cargo(paths: &Paths, profile: Profile) -> Result<()> {
     let mut cargo = process::command(paths, "cargo");
-    cargo
-        .current_dir(paths.worker())
-        .args(["build", "--lib", "--target", WASM]);
+    cargo.current_dir(paths.worker()).args(["build", "--lib", "--target", WASM]);
     if profile == Profile::Release {
         cargo.arg("--release");
     }
@@ -145,11 +126,7 @@ fn cargo(paths: &Paths, profile: Profile) -> Result<()> {
 /// What determines `worker-build`'s output, beside cargo's wasm: itself and its configuration.
 fn wasm_inputs(paths: &Paths, profile: Profile) -> Result<String> {
     let files = [
-        paths
-            .target()
-            .join(WASM)
-            .join(profile.directory())
-            .join(CARGO_WASM),
+        paths.target().join(WASM).join(profile.directory()).join(CARGO_WASM),
         paths.worker().join("Cargo.toml"),
         paths.tools().join(".crates.toml"),
         paths.wrangler().join("package-lock.json"),
@@ -165,10 +142,7 @@ fn worker_build(paths: &Paths, profile: Profile) -> Result<()> {
         Profile::Release => "--release",
     });
     with_binaries(paths, &mut command);
-    process::logged(paths, "worker-build", &mut command)?
-        .check()
-        .context("worker-build")
-        .map(drop)
+    process::logged(paths, "worker-build", &mut command)?.check().context("worker-build").map(drop)
 }
 
 /// Without these variables `worker-build` downloads binaries of its own choice.

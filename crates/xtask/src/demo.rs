@@ -49,11 +49,7 @@ pub(crate) fn run(paths: &Paths, args: &Args) -> Result<ExitCode> {
     let is_proven = play(paths, &args.options, Stdio::inherit(), |line| {
         println!("{line}");
     })?;
-    Ok(if is_proven {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if is_proven { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Plays it once, on a host and a state of its own; `true` when everything was proven. `say` gets
@@ -129,11 +125,5 @@ fn free_port() -> Result<u16> {
     PORTS
         .into_iter()
         .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
-        .with_context(|| {
-            format!(
-                "all ports from {} to {} are taken",
-                PORTS.start(),
-                PORTS.end()
-            )
-        })
+        .with_context(|| format!("all ports from {} to {} are taken", PORTS.start(), PORTS.end()))
 }

@@ -88,12 +88,7 @@ impl Host {
         let stdout = child.stdout.take().context("the host has no stdout")?;
         let lines = read_lines(stdout);
         let group = Pid::from_child(&child);
-        let mut host = Self {
-            child,
-            group,
-            port: 0,
-            log,
-        };
+        let mut host = Self { child, group, port: 0, log };
         // On failure `host` is dropped here, which stops the process.
         host.port = host.wait_until_ready(&lines)?;
         Ok(host)
@@ -156,10 +151,7 @@ impl Host {
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    bail!(
-                        "the host was not ready within {READY_TIMEOUT:?}: {}",
-                        self.log()
-                    );
+                    bail!("the host was not ready within {READY_TIMEOUT:?}: {}", self.log());
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     let status = self.child.wait()?;

@@ -7,6 +7,7 @@
 
 #![allow(clippy::print_stdout)] // The commands' output is for people and pipes.
 
+mod bench;
 mod build;
 mod demo;
 mod deploy;
@@ -15,6 +16,8 @@ mod host;
 mod paths;
 mod process;
 mod setup;
+mod sim;
+mod soak;
 mod stamp;
 mod test;
 
@@ -48,8 +51,14 @@ enum Command {
     Dev(dev::Args),
     /// Replay 20,000 flights, follow them live, and kill the host half-way
     Demo(demo::Args),
+    /// Measure the Worker beside what the platform allows for the same work
+    Bench(bench::Args),
     /// Run every test, as CI does
     Test(test::Args),
+    /// Simulate streams under faults, seed by seed
+    Sim(sim::Args),
+    /// Run the long tests: 10,000 seeds, the conformance suite three times
+    Soak(soak::Args),
     /// Set up, build and deploy to Cloudflare
     Deploy(deploy::Args),
 }
@@ -75,7 +84,10 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Build(args) => build::run(&paths, &args)?,
         Command::Dev(args) => dev::run(&paths, &args)?,
         Command::Demo(args) => return demo::run(&paths, &args),
+        Command::Bench(args) => bench::run(&paths, &args)?,
         Command::Test(args) => return test::run(&paths, &args),
+        Command::Sim(args) => return sim::run(&paths, &args),
+        Command::Soak(_) => return soak::run(&paths),
         Command::Deploy(args) => deploy::run(&paths, &args)?,
     }
     Ok(ExitCode::SUCCESS)

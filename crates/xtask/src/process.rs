@@ -34,10 +34,8 @@ pub(crate) fn command(paths: &Paths, program: impl AsRef<OsStr>) -> Command {
 
 fn is_from_cargo_run(name: &str) -> bool {
     let prefixes = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"];
-    matches!(
-        name,
-        "CARGO" | "CARGO_CRATE_NAME" | "CARGO_PRIMARY_PACKAGE" | "LD_LIBRARY_PATH"
-    ) || prefixes.iter().any(|prefix| name.starts_with(prefix))
+    matches!(name, "CARGO" | "CARGO_CRATE_NAME" | "CARGO_PRIMARY_PACKAGE" | "LD_LIBRARY_PATH")
+        || prefixes.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// The same as the person would type it, for messages.
@@ -52,15 +50,9 @@ pub(crate) fn line(command: &Command) -> String {
 /// Runs `command` and returns its stdout, trimmed; its stderr is part of the error.
 pub(crate) fn stdout(command: &mut Command) -> Result<String> {
     let name = line(command);
-    let output = command
-        .output()
-        .with_context(|| format!("{name} does not start"))?;
+    let output = command.output().with_context(|| format!("{name} does not start"))?;
     if !output.status.success() {
-        bail!(
-            "{name}: {}: {}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("{name}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
@@ -81,15 +73,8 @@ impl Logged {
             return Ok(self);
         }
         let lines: Vec<&str> = self.output.lines().collect();
-        let tail = lines
-            .get(lines.len().saturating_sub(TAIL_LINES)..)
-            .unwrap_or_default();
-        bail!(
-            "{}\n{}\nwhole log: {}",
-            self.status,
-            tail.join("\n"),
-            self.log.display()
-        )
+        let tail = lines.get(lines.len().saturating_sub(TAIL_LINES)..).unwrap_or_default();
+        bail!("{}\n{}\nwhole log: {}", self.status, tail.join("\n"), self.log.display())
     }
 }
 
@@ -106,11 +91,7 @@ pub(crate) fn logged(paths: &Paths, name: &str, command: &mut Command) -> Result
         .with_context(|| format!("{} does not start", line(command)))?;
     let status = wait(child, &log)?;
     let output = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
-    Ok(Logged {
-        status,
-        output,
-        log,
-    })
+    Ok(Logged { status, output, log })
 }
 
 fn wait(mut child: Child, log: &Path) -> Result<ExitStatus> {

@@ -17,10 +17,8 @@ use crate::stamp::{self, Stamp};
 const WASM_TARGET: &str = "wasm32-unknown-unknown";
 const NODE_MAJOR_MIN: u32 = 20;
 /// `wasm-bindgen-cli` must equal the version of the crate in Cargo.toml exactly.
-const CARGO_TOOLS: [(&str, &str, &str); 2] = [
-    ("worker-build", "0.8.7", "worker-build"),
-    ("wasm-bindgen-cli", "0.2.129", "wasm-bindgen"),
-];
+const CARGO_TOOLS: [(&str, &str, &str); 2] =
+    [("worker-build", "0.8.7", "worker-build"), ("wasm-bindgen-cli", "0.2.129", "wasm-bindgen")];
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -55,11 +53,7 @@ pub(crate) fn conformance(paths: &Paths) -> Result<()> {
 fn check_node(paths: &Paths) -> Result<()> {
     let version = process::stdout(process::command(paths, "node").arg("--version"))
         .with_context(|| format!("Node {NODE_MAJOR_MIN} or newer is needed"))?;
-    let major = version
-        .trim_start_matches('v')
-        .split('.')
-        .next()
-        .and_then(|n| n.parse().ok());
+    let major = version.trim_start_matches('v').split('.').next().and_then(|n| n.parse().ok());
     if major.is_none_or(|major: u32| major < NODE_MAJOR_MIN) {
         bail!("Node {NODE_MAJOR_MIN} or newer is needed; found {version}");
     }
@@ -67,17 +61,20 @@ fn check_node(paths: &Paths) -> Result<()> {
 }
 
 fn ensure_wasm_target(paths: &Paths) -> Result<()> {
+    ensure_target(paths, WASM_TARGET)
+}
+
+/// Adds a target to the pinned toolchain, unless it is there.
+pub(crate) fn ensure_target(paths: &Paths, target: &str) -> Result<()> {
     let mut rustc = process::command(paths, "rustc");
-    rustc.args(["--print", "target-libdir", "--target", WASM_TARGET]);
+    rustc.args(["--print", "target-libdir", "--target", target]);
     if Path::new(&process::stdout(&mut rustc)?).is_dir() {
         return Ok(());
     }
-    step(&format!("rustup target {WASM_TARGET}"), || {
+    step(&format!("rustup target {target}"), || {
         let mut rustup = process::command(paths, "rustup");
-        rustup.args(["target", "add", WASM_TARGET]);
-        process::logged(paths, "setup-rustup", &mut rustup)?
-            .check()
-            .map(drop)
+        rustup.args(["target", "add", target]);
+        process::logged(paths, "setup-rustup", &mut rustup)?.check().map(drop)
     })
 }
 
@@ -88,22 +85,14 @@ fn ensure_cargo_tool(paths: &Paths, package: &str, version: &str, binary: &str) 
     if installed.contains(&wanted) && paths.tool(binary).is_file() {
         return Ok(());
     }
-    step(
-        &format!("{package} {version} (from source, takes minutes)"),
-        || {
-            let build = paths.tools().join("target");
-            let mut cargo = process::command(paths, "cargo");
-            cargo
-                .args(["install", "--locked", "--force", "--root"])
-                .arg(paths.tools());
-            cargo
-                .arg("--target-dir")
-                .arg(&build)
-                .arg(format!("{package}@{version}"));
-            process::logged(paths, &format!("setup-{package}"), &mut cargo)?.check()?;
-            fs::remove_dir_all(&build).context("cannot remove what cargo install left")
-        },
-    )
+    step(&format!("{package} {version} (from source, takes minutes)"), || {
+        let build = paths.tools().join("target");
+        let mut cargo = process::command(paths, "cargo");
+        cargo.args(["install", "--locked", "--force", "--root"]).arg(paths.tools());
+        cargo.arg("--target-dir").arg(&build).arg(format!("{package}@{version}"));
+        process::logged(paths, &format!("setup-{package}"), &mut cargo)?.check()?;
+        fs::remove_dir_all(&build).context("cannot remove what cargo install left")
+    })
 }
 
 fn ensure_node_modules(paths: &Paths, name: &str, directory: &Path) -> Result<()> {
@@ -117,9 +106,7 @@ fn ensure_node_modules(paths: &Paths, name: &str, directory: &Path) -> Result<()
     step(&format!("npm packages of {name}/"), || {
         let mut npm = process::command(paths, "npm");
         npm.arg("ci").current_dir(directory);
-        process::logged(paths, &format!("setup-npm-{name}"), &mut npm)?
-            .check()
-            .map(drop)
+        process::logged(paths, &format!("setup-npm-{name}"), &mut npm)?.check().map(drop)
     })?;
     stamp.write(&inputs)
 }
@@ -128,9 +115,6 @@ fn step(what: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
     eprintln!("setup: {what} ...");
     let started = Instant::now();
     work().with_context(|| format!("setup: {what}"))?;
-    eprintln!(
-        "setup: {what}: done in {:.1} s",
-        started.elapsed().as_secs_f64()
-    );
+    eprintln!("setup: {what}: done in {:.1} s", started.elapsed().as_secs_f64());
     Ok(())
 }

@@ -21,9 +21,7 @@ pub(crate) struct Stamp {
 
 impl Stamp {
     pub(crate) fn new(paths: &Paths, name: &str) -> Self {
-        Self {
-            path: paths.tools().join(format!("{name}.stamp")),
-        }
+        Self { path: paths.tools().join(format!("{name}.stamp")) }
     }
 
     pub(crate) fn matches(&self, inputs: &str) -> bool {
@@ -75,11 +73,7 @@ fn hash_tree(path: &Path, hasher: &mut DefaultHasher) -> Result<()> {
     };
     if metadata.is_file() {
         metadata.len().hash(hasher);
-        metadata
-            .modified()?
-            .duration_since(UNIX_EPOCH)?
-            .as_nanos()
-            .hash(hasher);
+        metadata.modified()?.duration_since(UNIX_EPOCH)?.as_nanos().hash(hasher);
         return Ok(());
     }
     let mut entries = Vec::new();
@@ -87,9 +81,7 @@ fn hash_tree(path: &Path, hasher: &mut DefaultHasher) -> Result<()> {
         entries.push(entry?.path());
     }
     entries.sort();
-    entries
-        .iter()
-        .try_for_each(|entry| hash_tree(entry, hasher))
+    entries.iter().try_for_each(|entry| hash_tree(entry, hasher))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod conformance;
 mod demo;
 mod deploy_dry_run;
 mod local_host;
+mod wasm;
 
 use std::cell::Cell;
 use std::io::Write;
@@ -28,42 +29,16 @@ const SHOWN_LINES_MAX: usize = 300;
 
 /// Cheap ones first.
 const STEPS: &[Step] = &[
-    Step {
-        name: "fmt",
-        run: checks::fmt,
-    },
-    Step {
-        name: "deny-deps",
-        run: checks::deny_deps,
-    },
-    Step {
-        name: "clippy",
-        run: checks::clippy,
-    },
-    Step {
-        name: "unit",
-        run: checks::unit,
-    },
-    Step {
-        name: "doc",
-        run: checks::doc,
-    },
-    Step {
-        name: "deploy-dry-run",
-        run: deploy_dry_run::run,
-    },
-    Step {
-        name: "local-host",
-        run: local_host::run,
-    },
-    Step {
-        name: "conformance",
-        run: conformance::run,
-    },
-    Step {
-        name: "demo",
-        run: demo::run,
-    },
+    Step { name: "fmt", run: checks::fmt },
+    Step { name: "deny-deps", run: checks::deny_deps },
+    Step { name: "clippy", run: checks::clippy },
+    Step { name: "unit", run: checks::unit },
+    Step { name: "unit-wasm", run: wasm::run },
+    Step { name: "doc", run: checks::doc },
+    Step { name: "deploy-dry-run", run: deploy_dry_run::run },
+    Step { name: "local-host", run: local_host::run },
+    Step { name: "conformance", run: conformance::run },
+    Step { name: "demo", run: demo::run },
 ];
 
 #[derive(clap::Args)]
@@ -97,11 +72,7 @@ pub(crate) struct Report {
 impl Report {
     /// One test, passed or not.
     pub(crate) fn single(passed: bool, output: String) -> Self {
-        Self {
-            passed: passed.into(),
-            failed: (!passed).into(),
-            output,
-        }
+        Self { passed: passed.into(), failed: (!passed).into(), output }
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
@@ -136,11 +107,14 @@ impl Context {
     }
 }
 
+/// Runs one step; `true` when all of its tests passed.
+pub(crate) fn only(paths: &Paths, name: &str) -> Result<bool> {
+    let args = Args { only: vec![name.to_owned()], verbose: false };
+    Ok(run(paths, &args)? == ExitCode::SUCCESS)
+}
+
 pub(crate) fn run(paths: &Paths, args: &Args) -> Result<ExitCode> {
-    let context = Context {
-        paths: paths.clone(),
-        has_worker: Cell::new(false),
-    };
+    let context = Context { paths: paths.clone(), has_worker: Cell::new(false) };
     let wanted = |step: &&Step| args.only.is_empty() || args.only.iter().any(|n| n == step.name);
     let started = Instant::now();
     let mut total = Report::default();
@@ -158,11 +132,7 @@ pub(crate) fn run(paths: &Paths, args: &Args) -> Result<ExitCode> {
     }
     println!("{} passed, {} failed", total.passed, total.failed);
     let is_ok = total.failed == 0 && total.passed > 0;
-    Ok(if is_ok {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn run_step(context: &Context, step: &Step, is_verbose: bool) -> Result<Report> {

@@ -1,6 +1,10 @@
 //! What is measured: one file a topic, one function a scenario, listed in [`SCENARIOS`].
 
 mod append;
+mod cost;
+mod footprint;
+mod length;
+mod read;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,15 +31,35 @@ type Scenario = fn(&Bench, &str) -> Result<Vec<Outcome>>;
 
 /// All scenarios, in the order they run.
 pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
-    ("append-1", |bench, name| append::alone(bench, name)),
+    ("append-1", append::alone),
     ("append-16", |bench, name| append::together(bench, name, 16, 0.60)),
     ("append-64", |bench, name| append::together(bench, name, 64, 0.75)),
     ("append-256", |bench, name| append::together(bench, name, 256, 0.80)),
+    ("append-producer-64", append::producers),
+    ("append-json-100", append::batches),
+    ("append-1mib", append::large),
+    ("read-9kb", read::json),
+    ("read-1mib", read::chunks),
+    ("length-append", length::append),
+    ("length-read", length::tail_read),
+    ("cost-1", |bench, name| cost::appends(bench, name, (1, 2_000), 1.50)),
+    ("cost-64", |bench, name| cost::appends(bench, name, (64, 20_000), 0.75)),
+    ("wasm-size", footprint::wasm_size),
+    ("wasm-start", footprint::wasm_start),
+    ("memory-peak", footprint::memory),
 ];
 
 /// Time before a round counts: connections open, the object wakes, code gets hot.
 const WARM_UP: Duration = Duration::from_millis(400);
 
+/// Scripts that host the two Workers, from the root of the repository.
+pub(crate) const OURS: &str = "wrangler/host.mjs";
+pub(crate) const CEILING: &str = "crates/bench/ceiling/host.mjs";
+
+/// The body of most appends.
+const SMALL_BODY: [u8; 256] = [b'a'; 256];
+
+const JSON: &str = "content-type: application/json\r\n";
 /// Content type of streams whose bytes are not looked at.
 const BINARY: &str = "content-type: application/octet-stream\r\n";
 

@@ -7,22 +7,12 @@ use crate::process;
 
 const WASM: &str = "wasm32-unknown-unknown";
 /// Crates that are compiled into the Worker.
-const WORKER_CRATES: [&str; 4] = [
-    "protocol",
-    "engine",
-    "durable-streams-core",
-    "durable-streams-worker",
-];
+const WORKER_CRATES: [&str; 4] =
+    ["protocol", "engine", "durable-streams-core", "durable-streams-worker"];
 /// Crates that never see the platform, and what they must not depend on.
-const PURE_CRATES: [&str; 2] = ["protocol", "engine"];
-const PLATFORM_CRATES: [&str; 6] = [
-    "worker",
-    "worker-sys",
-    "js-sys",
-    "web-sys",
-    "wasm-bindgen",
-    "wasm-bindgen-futures",
-];
+pub(super) const PURE_CRATES: [&str; 2] = ["protocol", "engine"];
+const PLATFORM_CRATES: [&str; 6] =
+    ["worker", "worker-sys", "js-sys", "web-sys", "wasm-bindgen", "wasm-bindgen-futures"];
 
 pub(super) fn fmt(context: &Context) -> Result<Report> {
     cargo(context, "fmt", &["fmt", "--all", "--check"])
@@ -33,14 +23,7 @@ pub(super) fn clippy(context: &Context) -> Result<Report> {
     let mut report = cargo(
         context,
         "clippy",
-        &[
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ],
+        &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
     )?;
     let mut wasm = vec!["clippy", "--target", WASM];
     wasm.extend(WORKER_CRATES.iter().flat_map(|name| ["--package", name]));
@@ -54,16 +37,8 @@ pub(super) fn clippy(context: &Context) -> Result<Report> {
 pub(super) fn doc(context: &Context) -> Result<Report> {
     let mut command = process::command(&context.paths, "cargo");
     command
-        .args([
-            "doc",
-            "--workspace",
-            "--no-deps",
-            "--document-private-items",
-        ])
-        .env(
-            "RUSTDOCFLAGS",
-            "-D warnings -A rustdoc::private-intra-doc-links",
-        );
+        .args(["doc", "--workspace", "--no-deps", "--document-private-items"])
+        .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links");
     context.check("doc", &mut command)
 }
 
@@ -72,9 +47,7 @@ pub(super) fn deny_deps(context: &Context) -> Result<Report> {
     let mut report = Report::default();
     for name in PURE_CRATES {
         let mut tree = process::command(&context.paths, "cargo");
-        tree.args([
-            "tree", "--edges", "normal", "--target", "all", "--prefix", "none",
-        ]);
+        tree.args(["tree", "--edges", "normal", "--target", "all", "--prefix", "none"]);
         tree.args(["--package", name]);
         let tree = process::stdout(&mut tree)?;
         let denied: Vec<&str> = tree
@@ -90,12 +63,16 @@ pub(super) fn deny_deps(context: &Context) -> Result<Report> {
 
 /// Unit, property and documentation tests of all crates, natively.
 pub(super) fn unit(context: &Context) -> Result<Report> {
-    let mut report = cargo(context, "unit", &["test", "--workspace", "--no-fail-fast"])?;
+    Ok(counted(cargo(context, "unit", &["test", "--workspace", "--no-fail-fast"])?))
+}
+
+/// The report of a `cargo test`, with its tests counted one by one.
+pub(super) fn counted(mut report: Report) -> Report {
     let (passed, failed) = count(&report.output);
     // Without a failed test it was the compiler: that is one failure.
     report.failed = report.failed.max(failed);
     report.passed = passed;
-    Ok(report)
+    report
 }
 
 /// Adds up the lines `test result: ok. 3 passed; 1 failed; ...`.

@@ -39,12 +39,7 @@ pub(super) fn run(context: &Context) -> Result<Report> {
     let results = state.path().join("results.json");
     let mut vitest = process::command(paths, paths.conformance().join("node_modules/.bin/vitest"));
     vitest.current_dir(paths.conformance());
-    vitest.args([
-        "run",
-        "published.test.mjs",
-        "--reporter=default",
-        "--reporter=json",
-    ]);
+    vitest.args(["run", "published.test.mjs", "--reporter=default", "--reporter=json"]);
     vitest.arg("--outputFile").arg(&results);
     vitest.env("CONFORMANCE_TEST_URL", host.url());
     vitest.env("NO_COLOR", "1");
@@ -54,12 +49,8 @@ pub(super) fn run(context: &Context) -> Result<Report> {
     let mut report = results.report();
     // A crash of the runner is a failure even if every test had passed before.
     report.failed = report.failed.max(ran.failed);
-    report.output = format!(
-        "console of the host:\n{}\n{}\n{}",
-        host.log(),
-        ran.output,
-        report.output
-    );
+    report.output =
+        format!("console of the host:\n{}\n{}\n{}", host.log(), ran.output, report.output);
     Ok(report)
 }
 
@@ -79,21 +70,13 @@ impl Results {
         let is_complete = self.passed + self.failed == PUBLISHED_TESTS
             && self.skipped == 0
             && self.reserved == RESERVED_TESTS;
-        let failed = if is_complete {
-            self.failed
-        } else {
-            self.failed.max(1)
-        };
+        let failed = if is_complete { self.failed } else { self.failed.max(1) };
         let output = format!(
             "{} passed, {} failed, {} skipped beside {} reserved; \
              wanted {PUBLISHED_TESTS} passed, {RESERVED_TESTS} reserved\n",
             self.passed, self.failed, self.skipped, self.reserved
         );
-        Report {
-            passed: self.passed,
-            failed,
-            output,
-        }
+        Report { passed: self.passed, failed, output }
     }
 }
 
@@ -101,14 +84,10 @@ impl Results {
 fn read(path: &Path) -> Result<Results> {
     let json: Value = serde_json::from_slice(&fs::read(path)?)?;
     let files = array(&json, "testResults");
-    let tests = files
-        .iter()
-        .flat_map(|file| array(file, "assertionResults"));
+    let tests = files.iter().flat_map(|file| array(file, "assertionResults"));
     let mut results = Results::default();
     for test in tests {
-        let is_reserved = array(test, "ancestorTitles")
-            .iter()
-            .any(|title| title == RESERVED_GROUP);
+        let is_reserved = array(test, "ancestorTitles").iter().any(|title| title == RESERVED_GROUP);
         let count = match test.get("status").and_then(Value::as_str) {
             Some("passed") => &mut results.passed,
             Some("failed") => &mut results.failed,
@@ -121,22 +100,14 @@ fn read(path: &Path) -> Result<Results> {
 }
 
 fn array<'a>(value: &'a Value, name: &str) -> &'a [Value] {
-    value
-        .get(name)
-        .and_then(Value::as_array)
-        .map_or(&[], Vec::as_slice)
+    value.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const COMPLETE: Results = Results {
-        passed: 332,
-        failed: 0,
-        reserved: 6,
-        skipped: 0,
-    };
+    const COMPLETE: Results = Results { passed: 332, failed: 0, reserved: 6, skipped: 0 };
 
     #[test]
     fn a_complete_run_passes() {
@@ -147,18 +118,11 @@ mod tests {
     #[test]
     fn a_skipped_or_missing_test_fails_the_step() {
         let (passed, skipped) = (331, 1);
-        let one_skipped = Results {
-            passed,
-            skipped,
-            ..COMPLETE
-        };
+        let one_skipped = Results { passed, skipped, ..COMPLETE };
         assert_eq!(one_skipped.report().failed, 1);
         let one_missing = Results { passed, ..COMPLETE };
         assert_eq!(one_missing.report().failed, 1);
-        let reserved_gone = Results {
-            reserved: 5,
-            ..COMPLETE
-        };
+        let reserved_gone = Results { reserved: 5, ..COMPLETE };
         assert_eq!(reserved_gone.report().failed, 1);
     }
 
@@ -171,12 +135,7 @@ mod tests {
             {"status":"skipped","ancestorTitles":["Basic"]},
             {"status":"skipped","ancestorTitles":["Reserved subscription APIs"]}]}]}"#;
         fs::write(file.path(), json).unwrap();
-        let wanted = Results {
-            passed: 1,
-            failed: 1,
-            reserved: 1,
-            skipped: 1,
-        };
+        let wanted = Results { passed: 1, failed: 1, reserved: 1, skipped: 1 };
         assert_eq!(read(file.path()).unwrap(), wanted);
     }
 }

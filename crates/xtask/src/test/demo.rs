@@ -15,15 +15,10 @@ pub(super) fn run(context: &Context) -> Result<Report> {
     let log = context.paths.logs().join("test-demo.log");
     let progress = File::create(&log)?;
     let mut output = String::new();
-    let is_proven = demo::play(
-        &context.paths,
-        &Options::default(),
-        progress.into(),
-        |line| {
-            output.push_str(line);
-            output.push('\n');
-        },
-    )?;
+    let is_proven = demo::play(&context.paths, &Options::default(), progress.into(), |line| {
+        output.push_str(line);
+        output.push('\n');
+    })?;
     output.push_str(&fs::read_to_string(&log)?);
     Ok(Report::single(is_proven, output))
 }

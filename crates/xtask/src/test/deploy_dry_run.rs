@@ -24,9 +24,7 @@ fn dry_run(context: &Context, environment: &str) -> Result<Report> {
     let directory = tempfile::tempdir()?;
     let mut wrangler = process::command(paths, paths.wrangler_tool("wrangler"));
     wrangler.current_dir(paths.wrangler());
-    wrangler
-        .args(["deploy", "--dry-run", "--env", environment, "--outdir"])
-        .arg(directory.path());
+    wrangler.args(["deploy", "--dry-run", "--env", environment, "--outdir"]).arg(directory.path());
     wrangler.env("WRANGLER_LOG_PATH", paths.logs().join("wrangler"));
     wrangler.env("WRANGLER_SEND_METRICS", "false");
     wrangler.env("CI", "1");

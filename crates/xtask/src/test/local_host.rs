@@ -15,10 +15,7 @@ pub(super) fn run(context: &Context) -> Result<Report> {
     context.worker()?;
     let state = tempfile::tempdir()?;
     let persist = Some(state.path().join("state"));
-    let options = Options {
-        persist,
-        ..Options::default()
-    };
+    let options = Options { persist, ..Options::default() };
 
     let mut host = Host::start(&context.paths, &options)?;
     answers(host.port())?;
@@ -29,13 +26,8 @@ pub(super) fn run(context: &Context) -> Result<Report> {
 
     let mut again = Host::start(&context.paths, &options).context("after SIGKILL")?;
     answers(again.port())?;
-    let occupied = Host::start(
-        &context.paths,
-        &Options {
-            port: again.port(),
-            ..Options::default()
-        },
-    );
+    let occupied =
+        Host::start(&context.paths, &Options { port: again.port(), ..Options::default() });
     ensure!(occupied.is_err(), "two hosts serve port {}", again.port());
     again.stop()?;
     is_free(again.port())?;
@@ -49,10 +41,7 @@ fn answers(port: u16) -> Result<()> {
     stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    ensure!(
-        answer.starts_with("HTTP/1.1 "),
-        "no HTTP answer: {answer:?}"
-    );
+    ensure!(answer.starts_with("HTTP/1.1 "), "no HTTP answer: {answer:?}");
     Ok(())
 }
 

@@ -1,0 +1,116 @@
+//! What a million appends cost at the platform's list prices, without duration.
+//!
+//! An append is one request to the Worker and one to the object, by construction. Rows written are
+//! read from the object's own database after the load: appends that share a commit share a row of
+//! `extents`, and no row of it is written twice, so the growth of the table is the number of rows
+//! written to it. Every [`CHECKPOINT_ROWS`] rows one row of `lives` is written anew; no producer
+//! takes part here, so that is all a checkpoint writes. The log sets no alarm and no other table
+//! grows; the tables are counted to prove it.
+//!
+//! The database is read from a copy, so that nothing interferes with the running object.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use protocol::limits::CHECKPOINT_ROWS;
+use rusqlite::Connection;
+
+use super::{BINARY, Bench, SMALL_BODY, request, status};
+use crate::load::{self, Load, Until};
+use crate::report::{Outcome, Target};
+
+/// Dollars per million of each.
+const WORKER_REQUEST: f64 = 0.30;
+const OBJECT_REQUEST: f64 = 0.15;
+const ROW_WRITTEN: f64 = 1.00;
+
+/// Tables of a stream that an append does not touch.
+const OTHER_TABLES: [&str; 5] = ["tombstone", "producers", "forks", "releases", "duties"];
+
+/// Cost of appends over so many connections.
+pub(super) fn appends(
+    bench: &Bench,
+    name: &str,
+    (connections, appends): (usize, u64),
+    dollars_max: f64,
+) -> Result<Vec<Outcome>> {
+    let known = databases(bench.ours.state())?;
+    let path = bench.create(name, BINARY)?;
+    let database = databases(bench.ours.state())?
+        .difference(&known)
+        .next()
+        .cloned()
+        .context("the stream has no database")?;
+    let before = count(&database)?;
+
+    let (port, until) = (bench.ours.port(), Until::Requests(appends));
+    let load = Load { port, connections, until, expected: status(204) };
+    let bytes = request("POST", &path, BINARY, &SMALL_BODY);
+    let measured = load::run(&load, |_, out| out.extend_from_slice(&bytes))?;
+
+    let after = count(&database)?;
+    if after.others != before.others {
+        bail!("a table grew that appends do not write to: {before:?}, {after:?}");
+    }
+    let extents = after.extents.saturating_sub(before.extents);
+    let rows = (extents + extents / CHECKPOINT_ROWS) as f64 / measured.answered as f64;
+    eprintln!("    {} appends in {extents} rows", measured.answered);
+    let outcome = |name: String, value: f64, unit, target| Outcome {
+        name,
+        value,
+        unit,
+        ceiling: None,
+        ratio: None,
+        target,
+    };
+    let dollars = WORKER_REQUEST + OBJECT_REQUEST + rows * ROW_WRITTEN;
+    let target = Some(Target::ValueMax(dollars_max));
+    Ok(vec![
+        outcome(name.to_owned(), dollars, "$/million", target),
+        outcome(format!("{name}-rows"), rows * 1e6, "rows/million", None),
+    ])
+}
+
+/// Databases of objects below a directory of state.
+fn databases(state: &Path) -> Result<BTreeSet<PathBuf>> {
+    let mut found = BTreeSet::new();
+    let mut directories = vec![state.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "sqlite") {
+                found.insert(path);
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[derive(Debug, PartialEq)]
+struct Rows {
+    extents: u64,
+    others: u64,
+}
+
+/// Counts rows in a copy of the database and its write-ahead log.
+fn count(database: &Path) -> Result<Rows> {
+    let directory = tempfile::tempdir()?;
+    let copy = directory.path().join("copy.sqlite");
+    fs::copy(database, &copy)?;
+    let log = |path: &Path| path.with_extension("sqlite-wal");
+    if log(database).exists() {
+        fs::copy(log(database), log(&copy))?;
+    }
+    let connection = Connection::open(&copy)?;
+    let count = |table: &str| -> Result<u64> {
+        let sql = format!("SELECT count(*) FROM {table}");
+        let rows: i64 = connection.query_row(&sql, [], |row| row.get(0))?;
+        Ok(u64::try_from(rows)?)
+    };
+    let others = OTHER_TABLES.iter().map(|table| count(table)).sum::<Result<u64>>()?;
+    Ok(Rows { extents: count("extents")?, others })
+}
