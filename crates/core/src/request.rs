@@ -8,6 +8,7 @@ use protocol::headers::{StreamSeq, is_closed, name, parse_sub_offset};
 use protocol::lifetime::Lifetime;
 use protocol::name::{ForkSourceError, Project, StreamName};
 use protocol::offset::OffsetParam;
+use protocol::percent::decode_value;
 use protocol::producer::Producer;
 
 use crate::respond::{Failure, sentence};
@@ -170,12 +171,16 @@ impl ReadQuery {
                 "cursor" => &mut cursor,
                 _ => continue,
             };
+            let value = decode_value(value).ok_or_else(|| {
+                let message = format!("The query parameter `{key}` is not percent-encoded UTF-8.");
+                Failure::new(ErrorCode::InvalidQuery, message)
+            })?;
             if slot.replace(value).is_some() {
                 let message = format!("The query parameter `{key}` stands twice.");
                 return Err(Failure::new(ErrorCode::InvalidQuery, message));
             }
         }
-        let mode = match live {
+        let mode = match live.as_deref() {
             None => Mode::CatchUp,
             Some("long-poll") => Mode::LongPoll,
             Some("sse") => Mode::Sse,
@@ -188,12 +193,11 @@ impl ReadQuery {
             let message = "A live read names its `offset`.";
             return Err(Failure::new(ErrorCode::InvalidQuery, message));
         }
-        // No valid offset needs percent-encoding, so none is decoded.
-        let offset = offset.map_or(Ok(OffsetParam::Start), OffsetParam::parse);
+        let offset = offset.map_or(Ok(OffsetParam::Start), |text| OffsetParam::parse(&text));
         Ok(Self {
             offset: offset.map_err(|error| invalid(ErrorCode::InvalidOffset, error))?,
             mode,
-            cursor: cursor.map(str::to_owned),
+            cursor,
         })
     }
 }
@@ -230,11 +234,11 @@ mod tests {
     #[test]
     fn known_parameters_stand_once() {
         assert_eq!(ReadQuery::parse("foo=1&foo=2").unwrap().mode, Mode::CatchUp);
-        for query in
-            ["offset=-1&offset=-1", "live=sse", "live=x&offset=-1", "offset=", "offset=%2D1"]
+        for query in ["offset=-1&offset=-1", "live=sse", "live=x&offset=-1", "offset=", "offset=%2"]
         {
             assert!(ReadQuery::parse(query).is_err(), "{query}");
         }
+        assert_eq!(ReadQuery::parse("offset=%2D1").unwrap().offset, OffsetParam::Start);
         let query = ReadQuery::parse("cursor=7&live=long-poll&offset=now").unwrap();
         assert_eq!((query.mode, query.cursor.as_deref()), (Mode::LongPoll, Some("7")));
     }

@@ -284,6 +284,18 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
+    fn the_documentation_has_every_code_with_its_status_and_an_example() {
+        let api = include_str!("../../../docs/api.md");
+        for code in ErrorCode::ALL {
+            let heading = format!("### `{code}` · {}\n", code.status());
+            let example = format!(r#"{{"error":{{"code":"{code}","message":"#);
+            assert!(api.contains(&heading), "no heading for {code}");
+            assert!(api.contains(&example), "no example for {code}");
+            assert!(api.contains(code.cause()) && api.contains(code.cure()), "{code}");
+        }
+    }
+
+    #[test]
     fn the_list_is_closed_and_complete() {
         let names: BTreeSet<&str> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
         assert_eq!(names.len(), ErrorCode::ALL.len());

@@ -24,6 +24,7 @@ pub mod limits;
 pub mod live;
 pub mod name;
 pub mod offset;
+pub mod percent;
 pub mod producer;
 pub mod sse;
 pub mod time;

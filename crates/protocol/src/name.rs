@@ -24,6 +24,7 @@ mod tests;
 use std::fmt;
 
 use crate::limits::{PROJECT_BYTES_MAX, STREAM_PATH_BYTES_MAX, URL_PATH_BYTES_MAX};
+use crate::percent::{Decoded, decoded};
 
 /// The segment between a project and a stream's path.
 const STREAM_SEGMENT: &str = "stream";
@@ -354,32 +355,11 @@ fn split_segment(path: &str) -> (&str, Option<&str>) {
 
 /// Decodes each `%XX` once, except `%2F`, which is refused.
 fn percent_decode(encoded: &str) -> Result<String, NameError> {
-    let mut decoded = Vec::with_capacity(encoded.len());
-    let mut bytes = encoded.bytes();
-    while let Some(byte) = bytes.next() {
-        let byte = match byte {
-            b'%' => {
-                let (high, low) = (bytes.next().and_then(hex), bytes.next().and_then(hex));
-                match high.zip(low) {
-                    Some((2, 15)) => return Err(NameError::EncodedSlash),
-                    Some((high, low)) => high * 16 + low,
-                    None => return Err(NameError::InvalidEscape),
-                }
-            }
-            b'?' | b'#' | 0x80.. => return Err(NameError::Unencoded),
-            plain => plain,
-        };
-        decoded.push(byte);
-    }
-    String::from_utf8(decoded).map_err(|_| NameError::NotUtf8)
-}
-
-/// The value of a hexadecimal digit.
-fn hex(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
-    }
+    let bytes = decoded(encoded).map(|decoded| match decoded {
+        None => Err(NameError::InvalidEscape),
+        Some(Decoded { byte: b'/', escaped: true }) => Err(NameError::EncodedSlash),
+        Some(Decoded { byte: b'?' | b'#' | 0x80.., escaped: false }) => Err(NameError::Unencoded),
+        Some(Decoded { byte, .. }) => Ok(byte),
+    });
+    String::from_utf8(bytes.collect::<Result<_, _>>()?).map_err(|_| NameError::NotUtf8)
 }
