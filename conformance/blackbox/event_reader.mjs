@@ -1,7 +1,7 @@
 // A reader of SSE responses that keeps what it got: events in order, comments, and the end.
 import { expect } from "vitest";
 
-import { JSON_TYPE, read } from "./client.mjs";
+import { read } from "./client.mjs";
 
 const WAIT_MS = 10_000;
 
@@ -133,7 +133,7 @@ export class EventReader {
       this.comments += 1;
       return;
     }
-    const [, field, value] = /^([a-z]+):? ?(.*)$/.exec(line);
+    const [, field, value] = /^([a-z]+):? ?([^]*)$/.exec(line);
     if (field === "event") this.#open.kind = value;
     else if (field === "data") this.#open.data.push(value);
     else throw new Error(`a field ${field}`);
@@ -161,12 +161,4 @@ export function expectOrderly(reader) {
       expect(event.streamCursor).toMatch(/^\d+$/);
     }
   }
-}
-
-/** The messages behind an offset, by SSE, until the tail. */
-export async function followToTail(url, offset, type = JSON_TYPE) {
-  const reader = await EventReader.open(url, offset);
-  await reader.untilUpToDate();
-  reader.close();
-  return type === JSON_TYPE ? reader.messages : reader.bytes;
 }

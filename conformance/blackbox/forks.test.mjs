@@ -95,9 +95,11 @@ describe("a fork inherits", () => {
     expect(got.slice(0, -1).every(({ text }, n) => text.length === sizes[n])).toBe(true);
     // Only a message that is larger makes a page larger than about 1 MiB.
     for (const { bytes, from } of pages) {
-      const isOne = JSON.parse(bytes.toString()).length === 1;
-      expect(isOne || bytes.length < 1.5 * MIB, `${bytes.length} bytes at ${from}`).toBe(true);
+      const texts = JSON.parse(bytes.toString()).map(({ text }) => text?.length ?? 0);
+      const allowed = Math.max(...texts) + 1.2 * MIB;
+      expect(bytes.length, `length of the page at ${from}`).toBeLessThan(allowed);
     }
+    expect(pages.length).toBeGreaterThan(4);
   });
 
   test("many small appends with their boundaries", async () => {
@@ -268,29 +270,6 @@ describe("a fork of a fork", () => {
     await created(root, { type: TEXT, body: "again" });
     expect((await readBytes(root)).toString()).toBe("again");
   });
-
-  test("may be up to 1,024 forks deep", { timeout: 120_000 }, async () => {
-    const { url: root } = await stream(TEXT, "r");
-    const chain = [root];
-    let response;
-    for (let depth = 1; depth <= 1025; depth += 1) {
-      const url = freshStream("forks");
-      response = await fork(chain.at(-1), { url, type: TEXT, body: "." });
-      if (response.status !== 201) break;
-      chain.push(url);
-    }
-    await expectError(response, 400, "FORK_TOO_DEEP");
-    expect(chain.length).toBe(1025);
-    expect((await readBytes(chain.at(-1))).toString()).toBe(`r${".".repeat(1024)}`);
-    // The last fork takes all of them along.
-    const last = chain.pop();
-    const removed = await Promise.all(chain.map(remove));
-    expect(new Set(removed.map((answer) => answer.status))).toEqual(new Set([204]));
-    expect((await readBytes(last)).length).toBe(1025);
-    expect((await remove(last)).status).toBe(204);
-    await eventually(() => status(root), (now) => now === 404, 30_000);
-    expect(new Set(await Promise.all(chain.map(status)))).toEqual(new Set([404]));
-  });
 });
 
 describe("a source that is deleted", () => {
@@ -405,13 +384,8 @@ describe("a repeated PUT of a fork", () => {
       const answers = await Promise.all(
         Array.from({ length: 12 }, () => fork(url, { url: copy, type: BINARY_TYPE, body: "own" })),
       );
-      const statuses = answers.map((answer) => answer.status);
-      expect(statuses.filter((one) => one === 201)).toHaveLength(1);
-      // While it is being made, others are asked to come again.
-      expect(statuses.filter((one) => ![200, 201, 503].includes(one))).toEqual([]);
-      for (const answer of answers) {
-        if (answer.status === 503) await expectError(answer, 503, "UNAVAILABLE");
-      }
+      const statuses = answers.map((answer) => answer.status).sort();
+      expect(statuses).toEqual([...Array(11).fill(200), 201]);
       expect((await fork(url, { url: copy })).status).toBe(200);
       expect((await readBytes(copy)).length).toBe(8 * MIB + 3);
       expect((await remove(copy)).status).toBe(204);
@@ -463,7 +437,7 @@ describe("while a fork is being made", () => {
         expect(await status(url)).toBe(410);
         await remove(copy);
       } else {
-        expect([404, 409, 503], await made.text()).toContain(made.status);
+        expect([404, 409], await made.text()).toContain(made.status);
         expect(await status(copy)).toBe(404);
       }
       await becomes404(url);

@@ -33,7 +33,7 @@ describe("delete and create again", () => {
     const url = freshStream("lives");
     const tags = [];
     const offsets = [];
-    for (let life = 0; life < 300; life += 1) {
+    for (let life = 0; life < 200; life += 1) {
       const body = `life ${life}`;
       const offset = await created(url, { type: TEXT, body });
       const response = await read(url, "-1");
@@ -53,7 +53,7 @@ describe("delete and create again", () => {
       expect((await remove(url)).status).toBe(204);
       expect((await head(url)).status).toBe(404);
     }
-    expect(new Set(tags).size).toBe(300);
+    expect(new Set(tags).size).toBe(200);
   });
 
   test("forgets producers, sequence, closure, lifetime and content type", async () => {

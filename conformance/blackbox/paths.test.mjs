@@ -230,6 +230,10 @@ describe("other URLs", () => {
     const whole = await ask(`${url}?unknown=1&unknown=2&offset=-1`);
     expect(await whole.text()).toBe("ab");
     expect(nextOffset(whole)).toBe(nextOffset(response));
+    // Its values may be escaped, like any.
+    expect(await (await ask(`${url}?offset=%2D1`)).text()).toBe("ab");
+    const escaped = encodeURIComponent(nextOffset(response)).replace("_", "%5F");
+    expect(await (await ask(`${url}?offset=${escaped}`)).text()).toBe("");
     expect((await remove(`${url}?x`)).status).toBe(204);
   });
 });

@@ -9,7 +9,9 @@ export default defineConfig({
     include: ["*.test.mjs"],
     testTimeout: 60_000,
     hookTimeout: 60_000,
-    // The tests wait more than they compute; more workers than this only wait for the server.
+    // Files run side by side, as many as the smallest machine has cores for. Tests marked
+    // `concurrent` mostly wait, so many of them may.
     maxWorkers: 2,
+    maxConcurrency: 20,
   },
 });

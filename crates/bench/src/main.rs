@@ -32,7 +32,8 @@ use clap::Parser;
 
 use crate::host::Host;
 use crate::report::Outcome;
-use crate::scenarios::{Bench, CEILING, OURS, SCENARIOS};
+use crate::rounds::Settings;
+use crate::scenarios::{Bench, CEILING, OURS, Peaks, SCENARIOS};
 
 #[derive(Parser)]
 #[command(about = "Benchmarks of the durable-streams Worker; cargo xtask bench runs it")]
@@ -55,6 +56,9 @@ struct Args {
     /// Seconds that a round counts
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
+    /// Seconds to wait before a round for other programs to leave the machine alone
+    #[arg(long, default_value_t = 3)]
+    patience: u64,
 }
 
 fn main() -> ExitCode {
@@ -80,19 +84,27 @@ fn run(args: &Args) -> Result<()> {
     }
     let root = std::path::absolute(&args.root)?;
     std::fs::create_dir_all(&args.state)?;
-    let state = tempfile::tempdir_in(std::path::absolute(&args.state)?)?;
-    let bench = Bench {
-        ours: Host::start(&root.join(OURS), &state.path().join("ours"))?,
-        ceiling: Host::start(&root.join(CEILING), &state.path().join("ceiling"))?,
-        root,
+    let settings = Settings {
         rounds: args.rounds.max(1),
         counted: Duration::try_from_secs_f64(args.seconds).context("--seconds")?,
+        patience: Duration::from_secs(args.patience),
     };
     let mut outcomes: Vec<Outcome> = Vec::new();
+    let mut peaks = Peaks::default();
     for (name, scenario) in chosen {
         eprintln!("{name}");
+        // Fresh hosts: no scenario inherits another's memory, and no disk fills up.
+        let state = tempfile::tempdir_in(std::path::absolute(&args.state)?)?;
+        let bench = Bench {
+            ours: Host::start(&root.join(OURS), &state.path().join("ours"))?,
+            ceiling: Host::start(&root.join(CEILING), &state.path().join("ceiling"))?,
+            root: root.clone(),
+            settings,
+            peaks,
+        };
         let measured = scenario(&bench, name).with_context(|| (*name).to_owned());
         outcomes.extend(measured.inspect_err(|_| eprintln!("{}", bench.logs()))?);
+        peaks = bench.peaks_now();
     }
     println!("{}", report::table(&outcomes));
     if let Some(path) = &args.json {

@@ -4,11 +4,13 @@
 //! the same machine, so the ratio is taken round by round and its median reported, beside the
 //! medians of the absolute numbers.
 //!
-//! A round during which other programs used the machine is measured again, up to
-//! [`MEASURED_PER_ROUND`] times as many rounds as asked for; the quietest ones count. What is left
-//! out is chosen by what others did, never by the result.
+//! A round waits for other programs to leave the machine alone, up to a limit, and one that they
+//! disturbed is measured again, up to [`MEASURED_PER_ROUND`] times as many rounds as asked for; the
+//! quietest ones count. What is left out is chosen by what others did, never by the result. A first
+//! round of both sides is thrown away: it gets code compiled and caches filled.
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
@@ -20,6 +22,27 @@ use crate::system;
 const QUIET_CORES: f64 = 0.25;
 /// Rounds that are measured at most for each that counts.
 const MEASURED_PER_ROUND: u32 = 3;
+
+/// How often it is looked whether the machine is quiet.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// How to measure.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    /// Rounds that count.
+    pub(crate) rounds: u32,
+    /// Time of a round that counts.
+    pub(crate) counted: Duration,
+    /// Longest wait for a quiet machine before a round.
+    pub(crate) patience: Duration,
+}
+
+impl Settings {
+    /// Rounds that are measured at most, with the one that is thrown away.
+    pub(crate) fn rounds_max(&self) -> u32 {
+        self.rounds.saturating_mul(MEASURED_PER_ROUND).saturating_add(1)
+    }
+}
 
 /// One side of one round.
 #[derive(Clone, Copy, Debug)]
@@ -42,34 +65,46 @@ pub(crate) struct Pair {
     pub(crate) other: Vec<Sample>,
 }
 
-/// Rounds that are measured at most where so many are to count.
-pub(crate) fn rounds_max(rounds: u32) -> u32 {
-    rounds.saturating_mul(MEASURED_PER_ROUND)
-}
-
 /// Measures both sides in turns. Each closure gets the number of the round.
 ///
 /// # Errors
 /// The first error of a closure.
 pub(crate) fn interleave(
-    rounds: u32,
+    settings: &Settings,
     (host, mut ours): (&Host, impl FnMut(u32) -> Result<Measured>),
     (other_host, mut other): (&Host, impl FnMut(u32) -> Result<Measured>),
 ) -> Result<Pair> {
     let mut all: Vec<(Sample, Sample)> = Vec::new();
     let noise = |(ours, other): &(Sample, Sample)| ours.foreign_cores.max(other.foreign_cores);
-    let wanted = usize::try_from(rounds).unwrap_or(usize::MAX);
-    for round in 0..rounds_max(rounds) {
+    let wanted = usize::try_from(settings.rounds).unwrap_or(usize::MAX);
+    for round in 0..settings.rounds_max() {
         if all.iter().filter(|both| noise(both) <= QUIET_CORES).count() >= wanted {
             break;
         }
+        wait_for_quiet(settings.patience);
         let first = sample(host, || ours(round))?;
-        all.push((first, sample(other_host, || other(round))?));
+        let second = sample(other_host, || other(round))?;
+        if round > 0 {
+            all.push((first, second));
+        }
     }
     all.sort_by(|a, b| noise(a).total_cmp(&noise(b)));
     all.truncate(wanted);
     let (ours, other) = all.into_iter().unzip();
     Ok(Pair { ours, other })
+}
+
+/// Returns when the machine idles, or when patience ends.
+fn wait_for_quiet(patience: Duration) {
+    let started = Instant::now();
+    while started.elapsed() < patience {
+        let before = system::machine_cpu_time().unwrap_or_default();
+        thread::sleep(LOOK);
+        let used = system::machine_cpu_time().unwrap_or_default().saturating_sub(before);
+        if used.as_secs_f64() <= QUIET_CORES * LOOK.as_secs_f64() {
+            break;
+        }
+    }
 }
 
 fn sample(host: &Host, measure: impl FnOnce() -> Result<Measured>) -> Result<Sample> {
@@ -79,7 +114,7 @@ fn sample(host: &Host, measure: impl FnOnce() -> Result<Measured>) -> Result<Sam
         let client = system::cpu_time(own).unwrap_or_default();
         (server, client, system::machine_cpu_time().unwrap_or_default())
     };
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let before = times();
     let measured = measure()?;
     let after = times();

@@ -486,8 +486,9 @@ impl World {
         }
         let whole = !json || bytes.is_empty() || bytes.ends_with(b"\n");
         ensure!(whole, Answer, "page {from}..{to} splits a message");
-        let largest = largest_append(life).max(protocol::limits::ROW_BYTES_MAX);
-        let bounded = to - from <= chunk || (json && to - from <= chunk + largest);
+        // A JSON page may have to reach the end of a message, and then that of the row it ends in.
+        let reach = largest_append(life) + protocol::limits::ROW_BYTES_MAX;
+        let bounded = to - from <= if json { chunk.max(reach) } else { chunk };
         ensure!(bounded, Bounded, "page {from}..{to} of chunk {chunk}");
         let own = life.offset(from).generation == life.generation;
         let same = page.next == life.offset(to)

@@ -8,7 +8,7 @@ use engine::create::Create;
 use protocol::content_type::ContentType;
 use protocol::headers::StreamSeq;
 use protocol::lifetime::Lifetime;
-use protocol::limits::STREAM_BYTES_MAX;
+use protocol::limits::{BODY_BYTES_MAX, STREAM_BYTES_MAX};
 use protocol::producer::{Epoch, Producer, ProducerId, Seq};
 use protocol::time::UnixMillis;
 
@@ -114,18 +114,26 @@ impl Profile {
         if rng.chance(80) {
             weights[2] = 0;
         }
-        if rng.chance(15) {
+        // Positions as in `Action::ALL`: fork 6, message 10, alarm 13, advance 14.
+        let large = rng.chance(2);
+        let slow_forks = rng.chance(20);
+        if slow_forks {
             // Forks under way for a long time, and much that happens meanwhile.
-            weights[6] = 60;
-            weights[10] = 40;
+            (weights[6], weights[10], weights[13], weights[14]) = (60, 30, 40, 40);
         }
+        if large {
+            // Few steps: they are to reach pages that several rows fill.
+            (weights[2], weights[6], weights[10]) = (0, 40, 120);
+        }
+        let kinds = [None, Some(Kind::Json), Some(Kind::Text), Some(Kind::Binary)];
+        let kind = if large && rng.chance(50) { Some(Kind::Json) } else { rng.pick(&kinds) };
         Self {
             paths: rng.pick(&[1, 2, 3, 3, 4, 5]),
             weights,
-            fault_percent: rng.pick(&[0, 10, 20, 40]),
+            fault_percent: rng.pick(if slow_forks { &[20, 40] } else { &[0, 10, 20, 40] }),
             message_fault_percent: rng.pick(&[0, 5, 30]),
-            large: rng.chance(2),
-            kind: rng.pick(&[None, Some(Kind::Json), Some(Kind::Text), Some(Kind::Binary)]),
+            large,
+            kind,
             lifetime_percent: rng.pick(&[0, 10, 50]),
             bytes_max: if rng.chance(5) { 300 } else { STREAM_BYTES_MAX },
         }
@@ -222,6 +230,8 @@ impl Workload {
     fn json_body(&mut self, rng: &mut Rng, length: usize) -> Body {
         let array = rng.chance(60);
         let messages = if array { rng.index(5) } else { 1 };
+        // Together no more than the largest body.
+        let length = length.min(BODY_BYTES_MAX as usize / 5);
         let space = |rng: &mut Rng| rng.pick(&["", "", " ", "\n", "\r\n\t"]);
         let mut sent = String::from(space(rng));
         let mut wire = String::new();

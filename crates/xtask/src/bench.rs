@@ -27,6 +27,9 @@ pub(crate) struct Args {
     /// Seconds that a round counts
     #[arg(long)]
     seconds: Option<f64>,
+    /// Seconds to wait before a round for other programs to leave the machine alone
+    #[arg(long)]
+    patience: Option<u64>,
 }
 
 pub(crate) fn run(paths: &Paths, args: &Args) -> Result<()> {
@@ -41,9 +44,11 @@ pub(crate) fn run(paths: &Paths, args: &Args) -> Result<()> {
     }
     let rounds = args.rounds.map(|rounds| rounds.to_string());
     let seconds = args.seconds.map(|seconds| seconds.to_string());
+    let patience = args.patience.map(|patience| patience.to_string());
     let options = args.only.iter().map(|name| ("--only", name));
     let options = options.chain(rounds.iter().map(|rounds| ("--rounds", rounds)));
-    for (flag, value) in options.chain(seconds.iter().map(|seconds| ("--seconds", seconds))) {
+    let options = options.chain(seconds.iter().map(|seconds| ("--seconds", seconds)));
+    for (flag, value) in options.chain(patience.iter().map(|patience| ("--patience", patience))) {
         command.args([OsStr::new(flag), OsStr::new(value)]);
     }
     let status = command.status().context("cargo does not start")?;

@@ -4,11 +4,13 @@
 //! shown when it failed (or with `--verbose`), and the last line of all is `N passed, M failed`.
 //! Steps that need the built Worker ask [`Context::worker`] for it, so `--only fmt` builds nothing.
 
+mod blackbox;
 mod checks;
 mod conformance;
 mod demo;
 mod deploy_dry_run;
 mod local_host;
+mod vitest;
 mod wasm;
 
 use std::cell::Cell;
@@ -38,6 +40,7 @@ const STEPS: &[Step] = &[
     Step { name: "deploy-dry-run", run: deploy_dry_run::run },
     Step { name: "local-host", run: local_host::run },
     Step { name: "conformance", run: conformance::run },
+    Step { name: "blackbox", run: blackbox::run },
     Step { name: "demo", run: demo::run },
 ];
 

@@ -88,7 +88,7 @@ fn compare(bench: &Bench, name: &str, kind: &Kind<'_>) -> Result<Pair> {
         let bytes = request("POST", &path, kind.headers, kind.body);
         bench.repeat(&bench.ceiling, kind.connections, &bytes, status(204))
     };
-    interleave(bench.rounds, (&bench.ours, ours), (&bench.ceiling, other))
+    interleave(&bench.settings, (&bench.ours, ours), (&bench.ceiling, other))
 }
 
 /// Every connection as an idempotent producer of its own, beside appends without producers.
@@ -103,7 +103,7 @@ pub(super) fn producers(bench: &Bench, name: &str) -> Result<Vec<Outcome>> {
         let bytes = request("POST", &path, BINARY, &SMALL_BODY);
         bench.repeat(&bench.ours, CONNECTIONS, &bytes, status(204))
     };
-    let pair = interleave(bench.rounds, (&bench.ours, with), (&bench.ours, without))?;
+    let pair = interleave(&bench.settings, (&bench.ours, with), (&bench.ours, without))?;
     let target = Some(Target::RatioMin(0.90));
     Ok(vec![outcome(name, "appends/s", &pair, (|s| s.rate, 1.0), target)])
 }

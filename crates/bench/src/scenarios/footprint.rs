@@ -30,7 +30,7 @@ pub(super) fn wasm_size(bench: &Bench, name: &str) -> Result<Vec<Outcome>> {
 pub(super) fn wasm_start(bench: &Bench, name: &str) -> Result<Vec<Outcome>> {
     let directory = tempfile::tempdir()?;
     let mut differences = Vec::new();
-    for round in 0..bench.rounds {
+    for round in 0..bench.settings.rounds {
         let state = |side: &str| directory.path().join(format!("{side}-{round}"));
         let ours = started(&bench.root.join(OURS), &state("ours"), "/health")?;
         let bare = started(&bench.root.join(CEILING), &state("ceiling"), "/worker/bytes?1")?;
@@ -48,13 +48,11 @@ fn started(script: &Path, state: &Path, path: &str) -> Result<f64> {
     Ok(time.as_secs_f64() * 1000.0)
 }
 
-/// Largest resident size of both workerd processes over everything that ran before.
+/// Largest resident size of workerd in any of the scenarios that ran before.
 pub(super) fn memory(bench: &Bench, name: &str) -> Result<Vec<Outcome>> {
-    let peak = |host: &Host| {
-        let bytes = system::peak_memory(host.workerd()).context("no memory is known here")?;
-        Ok::<_, anyhow::Error>(bytes as f64 / f64::from(1 << 20))
-    };
-    let (value, ceiling) = (peak(&bench.ours)?, peak(&bench.ceiling)?);
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let peaks = bench.peaks_now();
+    let (value, ceiling) = (mib(peaks.ours), mib(peaks.ceiling));
     let ratio = Some(value / ceiling);
     Ok(vec![Outcome { ceiling: Some(ceiling), ratio, ..plain(name, value, "MiB peak", None) }])
 }

@@ -10,7 +10,7 @@ use super::{BINARY, Bench, SMALL_BODY, outcome, request, status};
 use crate::http::Client;
 use crate::load::{self, Expected, Load, Measured, Until};
 use crate::report::{Outcome, Target};
-use crate::rounds::{Pair, interleave, rounds_max};
+use crate::rounds::{Pair, interleave};
 
 const SHORT: u64 = 1_000;
 const LONG: u64 = 100_000;
@@ -22,12 +22,12 @@ const RATIO_MAX: f64 = 1.1;
 pub(super) fn append(bench: &Bench, name: &str) -> Result<Vec<Outcome>> {
     let long = filled(bench, &format!("{name}-long"), LONG)?;
     // Appends make a short stream longer: each round has a new one, filled beforehand.
-    let short: Vec<_> = (0..rounds_max(bench.rounds))
+    let short: Vec<_> = (0..bench.settings.rounds_max())
         .map(|round| filled(bench, &format!("{name}-short-{round}"), SHORT))
         .collect::<Result<_>>()?;
     let mut short = short.iter();
     let pair = interleave(
-        bench.rounds,
+        &bench.settings,
         (&bench.ours, |_| one_by_one(bench, &long)),
         (&bench.ours, |_| one_by_one(bench, short.next().context("no short stream is left")?)),
     )?;
@@ -40,7 +40,7 @@ pub(super) fn tail_read(bench: &Bench, name: &str) -> Result<Vec<Outcome>> {
     let short = last_message(bench, &filled(bench, &format!("{name}-short"), SHORT)?)?;
     let expected = Expected { status: 200, body_bytes: Some(SMALL_BODY.len() as u64) };
     let pair = interleave(
-        bench.rounds,
+        &bench.settings,
         (&bench.ours, |_| bench.repeat(&bench.ours, 1, &long, expected)),
         (&bench.ours, |_| bench.repeat(&bench.ours, 1, &short, expected)),
     )?;

@@ -15,16 +15,24 @@ use crate::host::Host;
 use crate::http::{Client, write_request};
 use crate::load::{self, Expected, Load, Measured, Until};
 use crate::report::{Outcome, Target};
-use crate::rounds::{Pair, Sample};
+use crate::rounds::{Pair, Sample, Settings};
+use crate::system;
 
 /// What every scenario needs.
 pub(crate) struct Bench {
     pub(crate) root: PathBuf,
     pub(crate) ours: Host,
     pub(crate) ceiling: Host,
-    pub(crate) rounds: u32,
-    /// Counted time of a round.
-    pub(crate) counted: Duration,
+    pub(crate) settings: Settings,
+    /// Of the scenarios before this one.
+    pub(crate) peaks: Peaks,
+}
+
+/// Largest resident sizes of workerd, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Peaks {
+    ours: u64,
+    ceiling: u64,
 }
 
 type Scenario = fn(&Bench, &str) -> Result<Vec<Outcome>>;
@@ -69,8 +77,17 @@ impl Bench {
         format!("{}{}", self.ours.log(), self.ceiling.log())
     }
 
+    /// The peaks of the scenarios before and of this one.
+    pub(crate) fn peaks_now(&self) -> Peaks {
+        let peak = |host: &Host| system::peak_memory(host.workerd()).unwrap_or_default();
+        Peaks {
+            ours: self.peaks.ours.max(peak(&self.ours)),
+            ceiling: self.peaks.ceiling.max(peak(&self.ceiling)),
+        }
+    }
+
     fn until(&self) -> Until {
-        Until::Time { warm_up: WARM_UP, counted: self.counted }
+        Until::Time { warm_up: WARM_UP, counted: self.settings.counted }
     }
 
     /// Makes a stream of ours; returns its URL path.

@@ -32,7 +32,7 @@ pub(super) fn json(bench: &Bench, name: &str) -> Result<Vec<Outcome>> {
         let bytes = request("GET", &format!("/object/bytes/{name}?{body_bytes}"), "", b"");
         bench.repeat(&bench.ceiling, CONNECTIONS, &bytes, expected)
     };
-    let pair = interleave(bench.rounds, (&bench.ours, ours), (&bench.ceiling, other))?;
+    let pair = interleave(&bench.settings, (&bench.ours, ours), (&bench.ceiling, other))?;
     let target = Some(Target::RatioMin(0.70));
     Ok(vec![outcome(name, "reads/s", &pair, (|s| s.rate, 1.0), target)])
 }
@@ -66,7 +66,7 @@ pub(super) fn chunks(bench: &Bench, name: &str) -> Result<Vec<Outcome>> {
         let bytes = request("GET", &format!("/worker/bytes?{CHUNK_BYTES}"), "", b"");
         bench.repeat(&bench.ceiling, connections, &bytes, expected)
     };
-    let pair = interleave(bench.rounds, (&bench.ours, ours), (&bench.ceiling, other))?;
+    let pair = interleave(&bench.settings, (&bench.ours, ours), (&bench.ceiling, other))?;
     let target = Some(Target::RatioMin(0.70));
     Ok(vec![outcome(name, "MiB/s", &pair, (|s| s.rate, 1.0), target)])
 }

@@ -4,15 +4,11 @@
 //! suite registers its tests of the reserved subscriptions API as skipped; those and no others may
 //! be skipped.
 
-use std::fs;
-use std::path::Path;
+use anyhow::Result;
 
-use anyhow::{Context as _, Result};
-use serde_json::Value;
-
+use super::vitest::{self, Outcome, Test};
 use super::{Context, Report};
 use crate::host::{Host, Options};
-use crate::process;
 use crate::setup;
 
 /// All tests of the suite at its pinned version, without the reserved ones.
@@ -36,21 +32,13 @@ pub(super) fn run(context: &Context) -> Result<Report> {
     };
     let mut host = Host::start(paths, &options)?;
 
-    let results = state.path().join("results.json");
-    let mut vitest = process::command(paths, paths.conformance().join("node_modules/.bin/vitest"));
-    vitest.current_dir(paths.conformance());
-    vitest.args(["run", "published.test.mjs", "--reporter=default", "--reporter=json"]);
-    vitest.arg("--outputFile").arg(&results);
-    vitest.env("CONFORMANCE_TEST_URL", host.url());
-    vitest.env("NO_COLOR", "1");
-    let ran = context.check("conformance", &mut vitest)?;
+    let run = vitest::run(context, "conformance", &["published.test.mjs"], &host)?;
     host.stop()?;
-    let results = read(&results).with_context(|| ran.output.clone())?;
-    let mut report = results.report();
+    let mut report = Results::of(&run.tests).report();
     // A crash of the runner is a failure even if every test had passed before.
-    report.failed = report.failed.max(ran.failed);
+    report.failed = report.failed.max(run.ran.failed);
     report.output =
-        format!("console of the host:\n{}\n{}\n{}", host.log(), ran.output, report.output);
+        format!("console of the host:\n{}\n{}\n{}", host.log(), run.ran.output, report.output);
     Ok(report)
 }
 
@@ -66,6 +54,21 @@ struct Results {
 }
 
 impl Results {
+    fn of(tests: &[Test]) -> Self {
+        let mut results = Self::default();
+        for test in tests {
+            let is_reserved = test.groups.iter().any(|title| title == RESERVED_GROUP);
+            let count = match test.outcome {
+                Outcome::Passed => &mut results.passed,
+                Outcome::Failed => &mut results.failed,
+                Outcome::Skipped if is_reserved => &mut results.reserved,
+                Outcome::Skipped => &mut results.skipped,
+            };
+            *count += 1;
+        }
+        results
+    }
+
     fn report(&self) -> Report {
         let is_complete = self.passed + self.failed == PUBLISHED_TESTS
             && self.skipped == 0
@@ -78,29 +81,6 @@ impl Results {
         );
         Report { passed: self.passed, failed, output }
     }
-}
-
-/// Reads what vitest's JSON reporter wrote.
-fn read(path: &Path) -> Result<Results> {
-    let json: Value = serde_json::from_slice(&fs::read(path)?)?;
-    let files = array(&json, "testResults");
-    let tests = files.iter().flat_map(|file| array(file, "assertionResults"));
-    let mut results = Results::default();
-    for test in tests {
-        let is_reserved = array(test, "ancestorTitles").iter().any(|title| title == RESERVED_GROUP);
-        let count = match test.get("status").and_then(Value::as_str) {
-            Some("passed") => &mut results.passed,
-            Some("failed") => &mut results.failed,
-            _ if is_reserved => &mut results.reserved,
-            _ => &mut results.skipped,
-        };
-        *count += 1;
-    }
-    Ok(results)
-}
-
-fn array<'a>(value: &'a Value, name: &str) -> &'a [Value] {
-    value.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 #[cfg(test)]
@@ -128,14 +108,14 @@ mod tests {
 
     #[test]
     fn results_are_counted_by_status_and_group() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let json = r#"{"testResults":[{"assertionResults":[
-            {"status":"passed","ancestorTitles":["Basic"]},
-            {"status":"failed","ancestorTitles":["Basic"]},
-            {"status":"skipped","ancestorTitles":["Basic"]},
-            {"status":"skipped","ancestorTitles":["Reserved subscription APIs"]}]}]}"#;
-        fs::write(file.path(), json).unwrap();
+        let test = |outcome, group: &str| Test { outcome, groups: vec![group.to_owned()] };
+        let tests = [
+            test(Outcome::Passed, "Basic"),
+            test(Outcome::Failed, "Basic"),
+            test(Outcome::Skipped, "Basic"),
+            test(Outcome::Skipped, RESERVED_GROUP),
+        ];
         let wanted = Results { passed: 1, failed: 1, reserved: 1, skipped: 1 };
-        assert_eq!(read(file.path()).unwrap(), wanted);
+        assert_eq!(Results::of(&tests), wanted);
     }
 }
