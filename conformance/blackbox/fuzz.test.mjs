@@ -187,7 +187,7 @@ class Requests {
         () => this.noise(0, 0xff, 500),
         () => `[${value()},${value()}`,
         () => "[".repeat(Math.floor(this.random() * 3000)),
-        () => `"${"z".repeat(Math.floor(this.random() ** 4 * 100_000))}"`,
+        () => `"${"z".repeat(Math.floor(this.random() ** 8 * 4_000_000))}"`,
       ])(),
       "latin1",
     );

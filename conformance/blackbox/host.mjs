@@ -10,7 +10,7 @@ import { fileURLToPath } from "node:url";
 const SCRIPT = join(dirname(fileURLToPath(import.meta.url)), "../../wrangler/host.mjs");
 // Below the ports that the system takes for outgoing connections: one of those could be gone, or
 // connect to itself, while the host is down.
-const PORTS = { first: 4600, count: 100 };
+const PORTS = { first: 4620, perWorker: 40 };
 const READY_TIMEOUT_MS = 30_000;
 
 function isFree(port) {
@@ -23,14 +23,18 @@ function isFree(port) {
   });
 }
 
-// Another worker looks for a port at the same time: begin somewhere of our own.
+// A port that is free only because its host is being restarted must not be taken by another: each
+// place among vitest's workers has ports of its own, and each host of a worker takes the next one.
+const firstPort = PORTS.first + (Number(process.env.VITEST_POOL_ID ?? 1) - 1) * PORTS.perWorker;
+let taken = 0;
+
 async function freePort() {
-  const begin = process.pid * 7;
-  for (let step = 0; step < PORTS.count; step += 1) {
-    const port = PORTS.first + ((begin + step) % PORTS.count);
+  for (let step = 0; step < PORTS.perWorker; step += 1) {
+    const port = firstPort + (taken % PORTS.perWorker);
+    taken += 1;
     if (await isFree(port)) return port;
   }
-  throw new Error(`all ports from ${PORTS.first} are taken`);
+  throw new Error(`all ports from ${firstPort} are taken`);
 }
 
 /** A running host with a state of its own. `stop` it in the end. */
@@ -46,8 +50,8 @@ export class Host {
   static async start(vars = {}) {
     const host = new Host();
     host.#directory = mkdtempSync(join(tmpdir(), "durable-streams-"));
-    host.#port = await freePort();
     host.#flags = Object.entries(vars).flatMap(([name, value]) => ["--var", `${name}=${value}`]);
+    host.#port = await freePort();
     await host.#spawn();
     return host;
   }

@@ -188,6 +188,9 @@ impl<L: Log> Stream<L> {
         from: Position,
         to: Position,
     ) -> Result<CopyPage<L::Bytes>, Missing> {
+        if self.stale {
+            self.reload()?;
+        }
         let held = self.current.as_ref().filter(|current| current.life.generation == source);
         let Some(current) = held else { return Err(Missing::NotFound) };
         let wanted = to.min(current.tail);

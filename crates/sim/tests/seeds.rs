@@ -25,8 +25,8 @@ fn seeds_hold_every_invariant() {
         assert!(outcome.failure.is_none(), "{}", outcome.failure.unwrap());
         return;
     }
-    let summary = run(300, 0, STEPS);
-    assert_eq!(summary.seeds, 300);
+    let summary = run(1_000, 0, STEPS);
+    assert_eq!(summary.seeds, 1_000);
     if let Some(failure) = summary.failures.first() {
         panic!("{failure}");
     }
