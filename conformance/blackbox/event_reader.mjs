@@ -14,6 +14,7 @@ export class EventReader {
   failure;
 
   #aborter = new AbortController();
+  #hasLeft = false;
   #wake = () => {};
   #lines = "";
   #open = { kind: undefined, data: [] };
@@ -31,8 +32,9 @@ export class EventReader {
     return reader;
   }
 
-  /** Leaves. */
+  /** Leaves; what comes later does not count. */
   close() {
+    this.#hasLeft = true;
     this.#aborter.abort();
   }
 
@@ -105,6 +107,7 @@ export class EventReader {
     try {
       const decoder = new TextDecoder();
       for await (const chunk of body) {
+        if (this.#hasLeft) return;
         this.#take(decoder.decode(chunk, { stream: true }));
         this.#wake();
       }

@@ -165,8 +165,10 @@ impl Pair {
         let foreign = median(all.map(|sample| sample.foreign_cores));
         let ratios = self.ours.iter().zip(&self.other).map(|(ours, other)| ours.rate / other.rate);
         let ratios: Vec<String> = ratios.map(|ratio| format!("{ratio:.2}")).collect();
+        let cpu = 1.0 / self.ratio(|sample| sample.cpu_us);
         format!(
-            "ours {}\n    ceiling {}\n    rate ratios by round {}; others took {foreign:.2} cores",
+            "ours    {}\n    ceiling {}\n    rate ratios by round {}; by CPU time {cpu:.2}; \
+             others took {foreign:.2} cores",
             side(&self.ours),
             side(&self.other),
             ratios.join(" ")

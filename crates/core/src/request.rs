@@ -165,7 +165,8 @@ impl ReadQuery {
         let (mut offset, mut live, mut cursor) = (None, None, None);
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let slot = match key {
+            let Some(key) = decode_value(key) else { continue };
+            let slot = match key.as_str() {
                 "offset" => &mut offset,
                 "live" => &mut live,
                 "cursor" => &mut cursor,

@@ -281,11 +281,7 @@ impl From<AppendError> for Failure {
             )
             .with("last", last.as_str())
             .into(),
-            AppendError::Full { bytes_max } => {
-                ApiError::new(ErrorCode::StreamFull, "The stream holds as many bytes as it may.")
-                    .with("bytesMax", bytes_max)
-                    .into()
-            }
+            AppendError::Full { bytes_max } => full(bytes_max),
             AppendError::Closed { next } => {
                 Self::new(ErrorCode::StreamClosed, "The stream is closed.")
                     .header(name::STREAM_CLOSED, "true")
@@ -293,6 +289,12 @@ impl From<AppendError> for Failure {
             }
         }
     }
+}
+
+fn full(bytes_max: u64) -> Failure {
+    ApiError::new(ErrorCode::StreamFull, "The stream holds as many bytes as it may.")
+        .with("bytesMax", bytes_max)
+        .into()
 }
 
 trait IntoFailure {
@@ -323,6 +325,7 @@ impl From<CreateError> for Failure {
                 "A fork is being made at this path; ask again in a moment.",
             )
             .header(name::RETRY_AFTER, "1"),
+            CreateError::Full { bytes_max } => full(bytes_max),
             CreateError::Json(error) => Self::new(ErrorCode::InvalidJson, sentence(error)),
             CreateError::Log(error) => error.into(),
         }

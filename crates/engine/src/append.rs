@@ -256,7 +256,7 @@ fn admit<L: Log>(
         (Some(seq), Some(last)) if seq <= last => {
             Err(AppendError::SeqConflict { last: last.clone() })
         }
-        _ if current.tail.0.saturating_add(body.len()) > bytes_max => {
+        _ if !body.is_empty() && current.tail.0.saturating_add(body.len()) > bytes_max => {
             Err(AppendError::Full { bytes_max })
         }
         _ => Ok(Admitted::New(body)),

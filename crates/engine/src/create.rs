@@ -54,6 +54,11 @@ pub enum CreateError {
     Busy,
     /// The first bytes are not JSON, on a JSON stream.
     Json(JsonError),
+    /// The stream would hold more bytes than it may.
+    Full {
+        /// How many it may.
+        bytes_max: u64,
+    },
     /// The log failed.
     Log(LogError),
 }
@@ -92,7 +97,7 @@ impl<L: Log> Stream<L> {
             origin: None,
         });
         let mut writes = vec![Write::Life(current.life.clone())];
-        writes.extend(first_bytes(&mut current, request, now)?);
+        writes.extend(first_bytes(&mut current, request, self.bytes_max, now)?);
         self.begin(current, writes, now)
     }
 
@@ -141,6 +146,7 @@ impl<L: Log> Stream<L> {
 pub(crate) fn first_bytes<B: Blob>(
     current: &mut Current,
     request: &Create<B>,
+    bytes_max: u64,
     now: UnixMillis,
 ) -> Result<Vec<Write<B>>, CreateError> {
     let mut rows = Rows::new(current, now);
@@ -152,6 +158,9 @@ pub(crate) fn first_bytes<B: Blob>(
                 B::from_vec(framed.wire)
             }
         };
+        if current.tail.0.saturating_add(body.len()) > bytes_max {
+            return Err(CreateError::Full { bytes_max });
+        }
         if !body.is_empty() {
             rows.add_bytes(current, body);
         }

@@ -207,6 +207,9 @@ impl<L: Log> Stream<L> {
                 }
             }
             end = current.life.position(row.end()).min(to);
+            if ends.len() >= COPY_ENDS {
+                break;
+            }
         }
         // Pages end where appends do, or reads of a JSON fork would find no place to stop.
         if let Some(last) = ends.last().filter(|_| end < wanted) {
@@ -313,6 +316,9 @@ impl<L: Log> Stream<L> {
 
 /// Rows looked at for one page of a copy.
 const COPY_ROWS: u32 = 1_024;
+
+/// Append ends after which a page of a copy is full: they become the header of one row.
+const COPY_ENDS: usize = 65_536;
 
 /// The fork's side.
 impl<L: Log> Stream<L> {
@@ -477,7 +483,7 @@ impl<L: Log> Stream<L> {
         // Inherited rows carry no state: nothing before this point needs to be replayed.
         current.life.checkpoint = current.tail;
         let mut writes = vec![Write::Life(current.life.clone())];
-        match first_bytes(&mut current, request, now) {
+        match first_bytes(&mut current, request, self.bytes_max, now) {
             Ok(rows) => writes.extend(rows),
             Err(error) => {
                 self.stale = true;

@@ -132,7 +132,11 @@ impl<L: Log> Stream<L> {
     }
 
     /// A position one past an append's end that is not itself an end reads as that end.
-    fn align_yjs(&self, current: &Current, position: Position) -> Result<Position, LogError> {
+    pub(crate) fn align_yjs(
+        &self,
+        current: &Current,
+        position: Position,
+    ) -> Result<Position, LogError> {
         let before = Position(position.0.saturating_sub(1));
         let ends = |wanted: Position| self.is_end(current, wanted);
         if !ends(position)? && ends(before)? { Ok(before) } else { Ok(position) }

@@ -6,12 +6,16 @@
 
 use protocol::content_type::ContentType;
 use protocol::offset::{Generation, Offset, OffsetParam, Position};
+use protocol::sse::utf8_cut;
 use protocol::time::UnixMillis;
 
 use crate::load::{KEY_END, decode};
 use crate::log::{Blob, ExtentRow, Framing, Key, Log, LogError};
 use crate::offsets::OffsetError;
 use crate::stream::{Current, Missing, Stream};
+
+/// Longest encoding of a character.
+const UTF8_BYTES_MAX: u64 = 4;
 
 /// A contiguous range of a stream.
 #[derive(Clone, Debug)]
@@ -150,7 +154,7 @@ impl<L: Log> Stream<L> {
             return Ok(current.tail);
         }
         if !current.is_json() {
-            return Ok(target);
+            return self.byte_page_end(current, from, target);
         }
         // The row that holds the target byte is cut off; look back for one that completes.
         let mut cut = self.row_at(current, current.key(target))?;
@@ -162,6 +166,28 @@ impl<L: Log> Stream<L> {
             }
         }
         self.first_boundary(current, from)
+    }
+
+    /// Where a page of a stream that is not JSON ends: at the target, or a little before it, so
+    /// that text is not cut inside a character, and never one past an append's end, which would
+    /// be read as that end.
+    fn byte_page_end(
+        &self,
+        current: &Current,
+        from: Position,
+        target: Position,
+    ) -> Result<Position, LogError> {
+        let mut end = target;
+        let window = Position(target.0.saturating_sub(UTF8_BYTES_MAX)).max(from);
+        if current.life.content_type.is_text() && window > from {
+            let keys = current.key(window)..current.key(target);
+            let whole = utf8_cut(&self.log.read(keys, Framing::Raw)?.to_vec());
+            end = Position(window.0.saturating_add(whole as u64));
+        }
+        let aligned = self.align_yjs(current, end)?;
+        // When that leaves nothing, the next byte comes along: the position after it is no end's
+        // neighbour.
+        Ok(if aligned > from { aligned } else { Position(end.0.saturating_add(1)) })
     }
 
     /// End of the first row past `from` that completes its append.

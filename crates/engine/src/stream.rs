@@ -114,6 +114,29 @@ impl<L: Log> Stream<L> {
         self.attached_until = until;
     }
 
+    /// A live reader has left, that was attached until now or, if that is earlier, `until`: this
+    /// counts as an access. To be told before [`Stream::set_attached_until`] takes it back.
+    ///
+    /// # Errors
+    /// [`Missing`].
+    pub fn reader_left(&mut self, until: UnixMillis, now: UnixMillis) -> Result<(), Missing> {
+        let left = now.min(until);
+        self.attached_until = self.attached_until.max(left);
+        self.live(now)?;
+        Ok(self.touch(left)?)
+    }
+
+    /// Whether the stream that clients see has no end of its own.
+    pub fn lasts(&self) -> bool {
+        let current = self.current.as_ref();
+        current.is_some_and(|current| current.life.lifetime == Lifetime::Unlimited)
+    }
+
+    /// When the earliest duty is due.
+    pub fn next_due(&self) -> Option<UnixMillis> {
+        self.duties.values().min().copied()
+    }
+
     /// Sets how many bytes the stream may hold (default
     /// [`STREAM_BYTES_MAX`](protocol::limits::STREAM_BYTES_MAX)).
     pub fn set_bytes_max(&mut self, bytes_max: u64) {

@@ -123,6 +123,16 @@ const _: () = assert!(
 /// Forks above a fork. A chain is walked once, when a fork is made.
 pub const FORK_DEPTH_MAX: u64 = 1024;
 
+/// Bytes of request bodies that one object holds at a time, from their announcement until their
+/// append is answered. A further append is refused until some are: the isolate, with all of its
+/// objects, has 128 MB.
+pub const BODIES_IN_FLIGHT_BYTES_MAX: u64 = 32 * MIB;
+
+const _: () = assert!(
+    BODIES_IN_FLIGHT_BYTES_MAX >= 2 * BODY_BYTES_CEILING,
+    "while one largest body is committed, the next one may arrive"
+);
+
 /// How far past its anchor a `Stream-Fork-Sub-Offset` may reach in a JSON stream. Counting
 /// messages reads their bytes, so the count has an end: twice the largest body.
 pub const FORK_SUB_OFFSET_BYTES_MAX: u64 = 2 * BODY_BYTES_MAX;

@@ -233,7 +233,7 @@ impl ModelLife {
             };
         }
         self.check_order(request)?;
-        if self.tail() + bytes.len() as u64 > self.bytes_max {
+        if !bytes.is_empty() && self.tail() + bytes.len() as u64 > self.bytes_max {
             return Err(AppendError::Full { bytes_max: self.bytes_max });
         }
         self.push(&bytes);

@@ -82,6 +82,10 @@ impl World {
                 ensure!(created.next == next, Answer, "{created:?}, not {next:?}");
             }
             (Err(CreateError::Json(_)), Ok(None)) if json && broken => {}
+            (Err(CreateError::Full { bytes_max }), Ok(None)) => {
+                let full = create.body.len() as u64 + 8 > *bytes_max && !(json && broken);
+                ensure!(full, Answer, "{} bytes are too many", create.body.len());
+            }
             (Err(error), Err(expected)) => {
                 let same = same_create_refusal(error, &expected);
                 ensure!(same, Answer, "{error:?}, not {expected:?}");
@@ -488,7 +492,8 @@ impl World {
         ensure!(whole, Answer, "page {from}..{to} splits a message");
         // A JSON page may have to reach the end of a message, and then that of the row it ends in.
         let reach = largest_append(life) + protocol::limits::ROW_BYTES_MAX;
-        let bounded = to - from <= if json { chunk.max(reach) } else { chunk };
+        // Another may take one byte more, where the position before it would be mistaken.
+        let bounded = to - from <= if json { chunk.max(reach) } else { chunk + 1 };
         ensure!(bounded, Bounded, "page {from}..{to} of chunk {chunk}");
         let own = life.offset(from).generation == life.generation;
         let same = page.next == life.offset(to)
@@ -497,6 +502,8 @@ impl World {
             && page.closed == (to == tail && life.closed)
             && page.immutable == (own && to < tail);
         ensure!(same, Answer, "{:?} {} {}", page.next, page.up_to_date, page.closed);
+        let back = life.resolve(OffsetParam::At(page.next));
+        ensure!(back == Ok(to), OffsetsStable, "{:?} reads as {back:?}", page.next);
         object.handed.push(page.next);
         Ok(())
     }

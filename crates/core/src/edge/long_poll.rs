@@ -18,7 +18,7 @@ use super::socket::{Arrival, Attached, Socket, attach};
 use crate::config::Config;
 use crate::js;
 use crate::object::JsBytes;
-use crate::request::ReadQuery;
+use crate::request::{ReadQuery, split_url};
 use crate::respond::{Body, Failure, Reply};
 use engine::log::Blob;
 use protocol::error::ErrorCode;
@@ -35,8 +35,9 @@ pub(crate) async fn serve(
 ) -> Result<web_sys::Response, Failure> {
     let timeout_ms = Config::from_env(env)?.limits.long_poll_timeout_ms;
     let deadline = js::now().saturating_add_ms(timeout_ms);
+    let mut url = url.to_owned();
     for _ in 0..=RECONNECTS_MAX {
-        let mut socket = match attach(url, object, env).await? {
+        let mut socket = match attach(&url, object, env).await? {
             Attached::Answer(response) => return Ok(response),
             Attached::Reader(socket) => socket,
         };
@@ -48,11 +49,20 @@ pub(crate) async fn serve(
                 Either::Right(_) => None,
             }
         };
+        let waits_at = socket.tail.map(|tail| tail.position);
+        let arrival = arrival.map(|arrival| match arrival {
+            // Bytes are missing before the frame: as good as a broken connection.
+            Arrival::Frame(head, _) if Some(head.from) != waits_at => Arrival::Ended,
+            arrival => arrival,
+        });
         let reply = match arrival {
             None => timed_out(&socket, query),
             Some(Arrival::Frame(head, bytes)) => answer(head, &bytes, &socket.content_type, query),
-            Some(Arrival::Gone) => return Err(Failure::from(engine::Missing::NotFound)),
-            Some(Arrival::Ended) => continue,
+            // Whether it is gone, held for its forks or another one by now, the object says.
+            Some(Arrival::Gone | Arrival::Ended) => {
+                url = from_tail(&url, &socket);
+                continue;
+            }
         };
         return reply
             .into_response()
@@ -60,6 +70,15 @@ pub(crate) async fn serve(
     }
     let message = "The stream's connection broke while waiting; ask again.";
     Err(Failure::new(ErrorCode::Unavailable, message).header(name::RETRY_AFTER, "1"))
+}
+
+/// The same wait, taken up where the reader stands: `now` would be another place by now.
+fn from_tail(url: &str, socket: &Socket) -> String {
+    let (origin, path, _) = split_url(url);
+    match socket.tail {
+        Some(tail) => format!("{origin}{path}?offset={tail}&live=long-poll"),
+        None => url.to_owned(),
+    }
 }
 
 fn timed_out(socket: &Socket, query: &ReadQuery) -> Reply {

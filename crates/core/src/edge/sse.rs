@@ -15,7 +15,7 @@ use protocol::cursor::next_cursor;
 use protocol::headers::name;
 use protocol::limits::SSE_COMMENT_INTERVAL_MS;
 use protocol::live::FrameHead;
-use protocol::offset::{Offset, Position};
+use protocol::offset::Offset;
 use protocol::sse;
 use protocol::time::UnixMillis;
 use worker::{Delay, Env, Response};
@@ -150,18 +150,9 @@ impl Reader {
             self.data_event(&mut chunk, &bytes, &head);
         }
         let next = head.next_offset();
-        let shown = Offset {
-            position: Position(next.position.0.saturating_sub(self.cut.len() as u64)),
-            ..next
-        };
         let cursor = next_cursor(js::now(), self.cursor.as_deref(), js::random());
-        sse::control_event(
-            &mut chunk,
-            &shown.to_string(),
-            Some(&cursor),
-            head.up_to_date,
-            head.closed,
-        );
+        let (up_to_date, closed) = (head.up_to_date, head.closed);
+        sse::control_event(&mut chunk, &next.to_string(), Some(&cursor), up_to_date, closed);
         self.next = Some(next);
         self.ended = head.closed;
         Some(chunk)
@@ -172,8 +163,8 @@ impl Reader {
             SseEncoding::Json => sse::data_event_json(chunk, bytes),
             SseEncoding::Base64 => sse::data_event_base64(chunk, bytes),
             SseEncoding::Text => {
-                // At the tail nothing is held back: what follows may be long in coming.
-                let whole = if head.up_to_date { bytes.len() } else { sse::utf8_cut(bytes) };
+                // A character that two appends share is sent with the second one.
+                let whole = if head.closed { bytes.len() } else { sse::utf8_cut(bytes) };
                 let (whole, cut) = bytes.split_at_checked(whole).unwrap_or((bytes, &[]));
                 self.cut = cut.to_vec();
                 sse::data_event_text(chunk, whole);

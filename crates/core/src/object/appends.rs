@@ -25,7 +25,7 @@ use engine::log::Blob;
 use js_sys::{Function, Promise};
 use protocol::error::ErrorCode;
 use protocol::headers::name;
-use protocol::limits::GROUP_APPENDS_MAX;
+use protocol::limits::{BODIES_IN_FLIGHT_BYTES_MAX, GROUP_APPENDS_MAX};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, spawn_local};
 use worker::Delay;
@@ -50,6 +50,8 @@ pub(crate) struct Appends {
     committing: Cell<bool>,
     /// Appends whose bodies are still being read.
     arriving: Cell<u32>,
+    /// Bytes of the bodies that are being read or wait for their group.
+    in_flight_bytes: Cell<u64>,
 }
 
 /// The right to answer one request, used exactly once. A ticket that is dropped unused answers
@@ -58,6 +60,8 @@ struct Ticket {
     resolve: Option<Function>,
     /// Whether a browser asks, which wants CORS headers.
     cors: bool,
+    /// The room that the body takes until the answer.
+    _room: Option<Room>,
 }
 
 impl Ticket {
@@ -73,7 +77,9 @@ impl Ticket {
         let status = status_of(appended, has_body);
         if let Err(error) = js::answer_append(&resolve, status, &next, appended.closed, epoch, seq)
         {
-            internal("answering an append", &error);
+            // Nothing was resolved: the response could not be built.
+            self.resolve = Some(resolve);
+            self.settle(internal("answering an append", &error).reply());
         }
     }
 
@@ -97,6 +103,34 @@ impl Drop for Ticket {
         if self.resolve.is_some() {
             self.settle(Failure::new(ErrorCode::StorageFailed, message).reply());
         }
+    }
+}
+
+/// Room for a body, given back when it is dropped.
+struct Room {
+    inner: Rc<Inner>,
+    bytes: u64,
+}
+
+impl Room {
+    /// Takes room for a body. An object without other bodies takes any.
+    fn take(inner: &Rc<Inner>, bytes: u64) -> Result<Self, Failure> {
+        let taken = inner.appends.in_flight_bytes.get();
+        let wanted = taken.saturating_add(bytes);
+        if taken > 0 && wanted > BODIES_IN_FLIGHT_BYTES_MAX {
+            let message = "The stream is busy with large appends; nothing was appended.";
+            let failure = Failure::new(ErrorCode::Unavailable, message);
+            return Err(failure.header(name::RETRY_AFTER, "1"));
+        }
+        inner.appends.in_flight_bytes.set(wanted);
+        Ok(Self { inner: Rc::clone(inner), bytes })
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let in_flight = &self.inner.appends.in_flight_bytes;
+        in_flight.set(in_flight.get().saturating_sub(self.bytes));
     }
 }
 
@@ -137,11 +171,15 @@ impl Inner {
         Promise::new(&mut |resolve, _reject| {
             let lines = js::append_headers(request);
             let text = AppendHeaderText::split(&lines);
-            let ticket = Ticket { resolve: Some(resolve), cors: text.origin.is_some() };
+            let cors = text.origin.is_some();
+            let ticket = |room| Ticket { resolve: Some(resolve), cors, _room: room };
             let arriving = Arriving::new(self);
             match self.prepare(request, &text) {
-                Ok((append, body)) => self.receive(append, body, ticket, arriving),
+                Ok((append, body, room)) => {
+                    self.receive(append, body, ticket(Some(room)), arriving);
+                }
                 Err(failure) => {
+                    let ticket = ticket(None);
                     let request = Clone::clone(request);
                     spawn_local(async move {
                         body::discard(&request).await;
@@ -154,14 +192,16 @@ impl Inner {
 
     /// Checks what can be checked before the body, and starts to read that.
     fn prepare(
-        &self,
+        self: &Rc<Self>,
         request: &web_sys::Request,
         text: &AppendHeaderText<'_>,
-    ) -> Result<(Append<JsBytes>, Body), Failure> {
+    ) -> Result<(Append<JsBytes>, Body, Room), Failure> {
         let max = self.config()?.limits.body_bytes_max;
         self.with_stream(|stream| stream.check(js::now()))??;
         let headers = AppendHeaders::parse(text)?;
-        let body = body::begin(request, content_length(text.content_length), max)?;
+        let declared = content_length(text.content_length);
+        let room = Room::take(self, declared.unwrap_or(max).min(max))?;
+        let body = body::begin(request, declared, max)?;
         let append = Append {
             content_type: headers.content_type,
             body: JsBytes::from_vec(Vec::new()),
@@ -169,7 +209,7 @@ impl Inner {
             seq: headers.seq,
             close: headers.close,
         };
-        Ok((append, body))
+        Ok((append, body, room))
     }
 
     /// Queues the append when its body is there.

@@ -286,7 +286,9 @@ impl Inner {
             let message = ReleaseMessage { child, generation: release.generation.0 };
             let told = self.call(&release.source, "release", Some(to_json(&message))).await;
             if told.is_ok()
-                && let Err(failure) = self.with_stream(|stream| stream.released(release.generation))
+                && let Err(failure) = self
+                    .with_stream(|stream| stream.released(release.generation))
+                    .and_then(|outcome| outcome.map_err(Failure::from))
             {
                 worker::console_error!("{}", failure.error);
             }

@@ -49,6 +49,9 @@ pub(crate) const INTERNAL: &str = "/internal/";
 /// POST is always an append.
 pub(crate) const INTERNAL_METHOD: &str = "PATCH";
 
+/// How long a duty may be overdue before a fresh instance doubts that the alarm is set.
+const OVERDUE_MS: u64 = 60_000;
+
 /// The Durable Object of one stream path.
 #[wasm_bindgen]
 pub struct StreamObject {
@@ -222,6 +225,10 @@ impl Inner {
         let mut stream = Stream::open(SqlLog::open(ObjectDatabase::new(self.storage.clone()))?)?;
         if let Ok(config) = self.config() {
             stream.set_bytes_max(config.limits.stream_bytes_max);
+        }
+        if stream.next_due().is_some_and(|due| due.saturating_add_ms(OVERDUE_MS) < js::now()) {
+            // The platform gives an alarm up after some failures; the duties are still there.
+            self.retry_alarm();
         }
         if let Ok(mut readers) = self.readers.try_borrow_mut() {
             let tail = stream.tail_position();

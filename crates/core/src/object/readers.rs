@@ -12,9 +12,10 @@
 
 use std::collections::BTreeMap;
 
+use engine::Missing;
 use engine::append::Growth;
 use engine::log::Blob;
-use engine::read::{Dress, Page};
+use engine::read::{Dress, Page, ReadError};
 use protocol::content_type::ContentType;
 use protocol::error::ErrorCode;
 use protocol::headers::name;
@@ -75,6 +76,11 @@ struct Reader {
 pub(crate) struct Readers {
     by_id: BTreeMap<u32, Reader>,
     next_id: u32,
+    /// How many of them are long-polls.
+    waiting: u64,
+    /// The latest `until` of any reader since there was none: never too early, and that is what
+    /// counts for a lifetime that readers defer.
+    attached_until: UnixMillis,
 }
 
 impl Readers {
@@ -93,28 +99,56 @@ impl Readers {
                 until: UnixMillis(attachment.until as u64),
                 noted: attachment.sent.map(|sent| Position(sent as u64)),
             };
-            self.by_id.entry(attachment.id).or_insert(reader);
+            self.insert(attachment.id, reader);
         }
-        self.attached_until()
+        self.attached_until
     }
 
-    fn attached_until(&self) -> UnixMillis {
-        self.by_id.values().map(|reader| reader.until).max().unwrap_or_default()
+    fn insert(&mut self, id: u32, reader: Reader) {
+        self.attached_until = self.attached_until.max(reader.until);
+        self.waiting += u64::from(reader.kind == Kind::LongPoll);
+        if let Some(replaced) = self.by_id.insert(id, reader) {
+            self.forget(&replaced);
+        }
+    }
+
+    fn remove(&mut self, id: u32) -> Option<Reader> {
+        let removed = self.by_id.remove(&id)?;
+        self.forget(&removed);
+        Some(removed)
+    }
+
+    fn retain(&mut self, mut keep: impl FnMut(u32, &mut Reader) -> bool) {
+        let mut waiting = 0;
+        self.by_id.retain(|id, reader| {
+            let kept = keep(*id, reader);
+            waiting += u64::from(kept && reader.kind == Kind::LongPoll);
+            kept
+        });
+        self.waiting = waiting;
+        self.note_if_empty();
+    }
+
+    fn forget(&mut self, reader: &Reader) {
+        self.waiting = self.waiting.saturating_sub(u64::from(reader.kind == Kind::LongPoll));
+        self.note_if_empty();
+    }
+
+    fn note_if_empty(&mut self) {
+        if self.by_id.is_empty() {
+            self.attached_until = UnixMillis::default();
+        }
     }
 
     /// Frees the places of readers whose edge connection has ended without a word.
     fn drop_overdue(&mut self, now: UnixMillis) {
-        self.by_id.retain(|_, reader| {
+        self.retain(|_, reader| {
             let overdue = reader.until.saturating_add_ms(OVERDUE_MS) < now;
             if overdue {
                 reader.close(CLOSE_RECYCLED, "overdue");
             }
             !overdue
         });
-    }
-
-    fn waiting(&self) -> usize {
-        self.by_id.values().filter(|reader| reader.kind == Kind::LongPoll).count()
     }
 }
 
@@ -219,7 +253,7 @@ impl Inner {
         if self.pump(id, &mut reader, &mut Frames::default(), greeted) == Pumped::Waits
             && let Ok(mut readers) = self.readers.try_borrow_mut()
         {
-            readers.by_id.insert(id, reader);
+            readers.insert(id, reader);
         }
         self.note_attached()?;
         let headers = [
@@ -238,7 +272,7 @@ impl Inner {
         let Ok(mut readers) = self.readers.try_borrow_mut() else { return Ok(()) };
         let full = |readers: &Readers| {
             readers.by_id.len() as u64 >= limits.readers_max
-                || (kind == Kind::LongPoll && readers.waiting() as u64 >= limits.waiters_max)
+                || (kind == Kind::LongPoll && readers.waiting >= limits.waiters_max)
         };
         if full(&readers) {
             readers.drop_overdue(js::now());
@@ -254,7 +288,7 @@ impl Inner {
 
     /// Tells the engine until when readers are attached: they defer a sliding lifetime.
     fn note_attached(&self) -> Result<(), Failure> {
-        let until = self.readers.try_borrow().map(|readers| readers.attached_until());
+        let until = self.readers.try_borrow().map(|readers| readers.attached_until);
         self.with_stream(|stream| stream.set_attached_until(until.unwrap_or_default()))
     }
 
@@ -265,9 +299,7 @@ impl Inner {
             return;
         }
         let mut frames = Frames::default();
-        readers
-            .by_id
-            .retain(|id, reader| self.pump(*id, reader, &mut frames, true) == Pumped::Waits);
+        readers.retain(|id, reader| self.pump(id, reader, &mut frames, true) == Pumped::Waits);
     }
 
     /// Sends from the reader's position until credit or tail stops it. `greeted`: whether a
@@ -281,9 +313,12 @@ impl Inner {
                 }
                 return Pumped::Waits;
             }
-            let Some((page, frame)) = self.frame(reader.sent, frames) else {
-                reader.close(CLOSE_STREAM_GONE, "the stream cannot be read");
-                return Pumped::Ended;
+            let (page, frame) = match self.frame(reader.sent, frames) {
+                Ok(framed) => framed,
+                Err(code) => {
+                    reader.close(code, "the stream cannot be read");
+                    return Pumped::Ended;
+                }
             };
             let news = page.to > page.from || page.closed;
             if (news || !greeted) && !reader.send(&frame) {
@@ -304,18 +339,21 @@ impl Inner {
         }
     }
 
-    /// The page at a position and its encoding.
-    fn frame(&self, from: Position, frames: &mut Frames) -> Option<(Page<JsBytes>, JsBytes)> {
+    /// The page at a position and its encoding, or the code that the reader is closed with: gone
+    /// for good, or to come again.
+    fn frame(&self, from: Position, frames: &mut Frames) -> Result<(Page<JsBytes>, JsBytes), u16> {
         if let Some((at, page, frame)) = &frames.encoded
             && *at == from
         {
-            return Some((page.clone(), frame.clone()));
+            return Ok((page.clone(), frame.clone()));
         }
-        let chunk = self.config().ok()?.limits.read_chunk_bytes.min(LIVE_CREDIT_BYTES);
-        let page = self
-            .with_stream(|stream| stream.page(from, chunk, Dress::Wire, js::now()))
-            .ok()?
-            .ok()?;
+        let config = self.config().map_err(|_| CLOSE_RECYCLED)?;
+        let chunk = config.limits.read_chunk_bytes.min(LIVE_CREDIT_BYTES);
+        let page = self.with_stream(|stream| stream.page(from, chunk, Dress::Wire, js::now()));
+        let page = page.map_err(|_| CLOSE_RECYCLED)?.map_err(|error| match error {
+            ReadError::Missing(Missing::Log(_)) => CLOSE_RECYCLED,
+            _ => CLOSE_STREAM_GONE,
+        })?;
         let head = FrameHead {
             from: page.from,
             to: page.to,
@@ -326,7 +364,7 @@ impl Inner {
         let frame =
             JsBytes::concat(&[JsBytes::from_vec(head.encode().to_vec()), page.bytes.clone()]);
         frames.encoded = Some((from, page.clone(), frame.clone()));
-        Some((page, frame))
+        Ok((page, frame))
     }
 
     /// A grant of the edge.
@@ -343,7 +381,7 @@ impl Inner {
         if pumped == Pumped::Waits
             && let Ok(mut readers) = self.readers.try_borrow_mut()
         {
-            readers.by_id.insert(attachment.id, reader);
+            readers.insert(attachment.id, reader);
         }
     }
 
@@ -352,6 +390,9 @@ impl Inner {
         let _ = self.with_stream(|_| ());
         if let Ok(Some(attachment)) = socket.deserialize_attachment::<Attachment>() {
             self.take_reader(attachment.id);
+            let until = UnixMillis(attachment.until as u64);
+            // A stream that is gone has no lifetime to defer.
+            let _ = self.with_stream(|stream| stream.reader_left(until, js::now()));
         }
         // Answers the closing handshake; a socket that is gone needs none.
         let _ = socket.close(Some(1000), Some("closed"));
@@ -359,14 +400,15 @@ impl Inner {
     }
 
     fn take_reader(&self, id: u32) -> Option<Reader> {
-        self.readers.try_borrow_mut().ok()?.by_id.remove(&id)
+        self.readers.try_borrow_mut().ok()?.remove(id)
     }
 
     /// Sends every reader away: the life that they read has ended.
     pub(crate) fn dismiss_readers(&self) {
         let Ok(mut readers) = self.readers.try_borrow_mut() else { return };
-        for reader in std::mem::take(&mut readers.by_id).into_values() {
+        readers.retain(|_, reader| {
             reader.close(CLOSE_STREAM_GONE, "the stream is gone");
-        }
+            false
+        });
     }
 }

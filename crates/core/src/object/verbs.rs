@@ -11,7 +11,7 @@ use protocol::etag::{Etag, matches_if_none_match};
 use protocol::headers::name;
 use protocol::lifetime::Lifetime;
 use protocol::name::Route;
-use protocol::offset::OffsetParam;
+use protocol::offset::{Offset, OffsetParam};
 use protocol::time::format_rfc3339;
 
 use super::{Answer, Call, Inner, JsBytes};
@@ -91,7 +91,10 @@ impl Inner {
                 .into());
         }
         let etag = etag_of(&page);
-        let cache = if page.immutable { IMMUTABLE } else { REVALIDATE };
+        // A page may be kept if its URL names the generation and nothing ends its life early.
+        let named = matches!(query.offset, OffsetParam::At(offset) if offset != Offset::ZERO);
+        let lasts = self.with_stream(|stream| stream.lasts())?;
+        let cache = if page.immutable && named && lasts { IMMUTABLE } else { REVALIDATE };
         let known = call.headers.get(name::IF_NONE_MATCH);
         if known.is_some_and(|known| matches_if_none_match(&known, &etag)) {
             let reply = page_reply(304, &page, &content_type);

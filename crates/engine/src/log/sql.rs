@@ -80,7 +80,7 @@ pub trait Database: Sized {
     fn set_alarm(&mut self, at: UnixMillis) -> Result<(), LogError>;
 }
 
-const SCHEMA: [&str; 7] = [
+const SCHEMA: [&str; 8] = [
     "CREATE TABLE tombstone (id INTEGER PRIMARY KEY, generation INTEGER NOT NULL, \
      next_base INTEGER NOT NULL)",
     "CREATE TABLE lives (generation INTEGER PRIMARY KEY, base INTEGER NOT NULL, \
@@ -93,6 +93,7 @@ const SCHEMA: [&str; 7] = [
      PRIMARY KEY (generation, id)) WITHOUT ROWID",
     "CREATE TABLE forks (child TEXT NOT NULL, generation INTEGER NOT NULL, source INTEGER, \
      at INTEGER, PRIMARY KEY (child, generation)) WITHOUT ROWID",
+    "CREATE INDEX forks_by_source ON forks (source) WHERE source IS NOT NULL",
     "CREATE TABLE releases (generation INTEGER PRIMARY KEY, source TEXT NOT NULL, \
      attempts INTEGER NOT NULL)",
     "CREATE TABLE duties (kind INTEGER PRIMARY KEY, due INTEGER NOT NULL)",
