@@ -1,6 +1,8 @@
 //! A reader that follows the offsets it is given sees every byte once, whatever the lengths of
 //! appends and pages; and a lifetime that readers defer does not end behind their backs.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
+
 use engine::append::Append;
 use engine::create::Create;
 use engine::log::memory::MemoryLog;

@@ -371,8 +371,15 @@ impl World {
         let child = making.child;
         let create = making.create.clone();
         let ran = self.call(child, "finish", |stream, now| stream.finish_fork(&create, now))?;
+        let full = self.is_full(&making);
         match &ran.reply {
+            Some(Err(CreateError::Full { .. })) if full => {
+                if !ran.lost {
+                    return self.abandon(making, true);
+                }
+            }
             Some(Ok(created)) => {
+                ensure!(!full, Answer, "a fork of too many bytes");
                 self.makings.retain(|other| other.id != making.id);
                 self.finished(child, &making, created, ran.now)?;
             }
@@ -385,6 +392,15 @@ impl World {
             }
         }
         self.bury_instance(child, &ran)
+    }
+
+    /// Whether the fork's own first bytes are too many after what it inherits.
+    fn is_full(&self, making: &Making) -> bool {
+        let Making { create, body, .. } = making;
+        let Some(life) = &self.objects[making.child].model.current else { return false };
+        let json = life.content_type.is_json();
+        let wire = if json { body.wire.as_deref().unwrap_or(&[]) } else { &create.body };
+        !create.body.is_empty() && life.tail() + wire.len() as u64 > life.bytes_max
     }
 
     fn finished(

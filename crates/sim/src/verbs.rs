@@ -69,23 +69,21 @@ impl World {
             Ok(Some(life)) => Ok(Some(life.offset(life.tail()))),
             Err(error) => Err(error),
         };
-        let broken = !create.body.is_empty() && body.wire.is_none();
         let json = create.content_type.as_ref().is_some_and(|sent| sent.is_json());
+        let broken = json && !create.body.is_empty() && body.wire.is_none();
+        let wire = if json { body.wire.as_deref().unwrap_or(&[]) } else { &create.body };
+        let full = wire.len() as u64 > self.profile.bytes_max;
         match (reply, expected) {
             (Ok(created), Ok(Some(next))) => {
                 ensure!(!created.new && created.next == next, Answer, "{created:?}, not {next:?}");
             }
             (Ok(created), Ok(None)) => {
-                ensure!(created.new && !(json && broken), Answer, "{created:?}");
-                let wire = if json { body.wire.as_deref().unwrap_or(&[]) } else { &create.body };
+                ensure!(created.new && !broken && !full, Answer, "{created:?}");
                 let next = self.begin_life(at, create, wire, ran.now)?;
                 ensure!(created.next == next, Answer, "{created:?}, not {next:?}");
             }
-            (Err(CreateError::Json(_)), Ok(None)) if json && broken => {}
-            (Err(CreateError::Full { bytes_max }), Ok(None)) => {
-                let full = create.body.len() as u64 + 8 > *bytes_max && !(json && broken);
-                ensure!(full, Answer, "{} bytes are too many", create.body.len());
-            }
+            (Err(CreateError::Json(_)), Ok(None)) if broken => {}
+            (Err(CreateError::Full { .. }), Ok(None)) if full && !broken => {}
             (Err(error), Err(expected)) => {
                 let same = same_create_refusal(error, &expected);
                 ensure!(same, Answer, "{error:?}, not {expected:?}");
@@ -322,6 +320,24 @@ impl World {
                 ensure!(false, Answer, "{reply:?}, not {:?}", expected.map(|life| life.tail()));
             }
         }
+        self.bury_instance(at, &ran)
+    }
+
+    /// All readers leave; mostly the object notices.
+    pub(crate) fn detach(&mut self, at: usize) -> Check {
+        if self.objects[at].readers.is_empty() || self.rng.chance(30) {
+            self.objects[at].readers.clear();
+            return Ok(());
+        }
+        let ran = self.call(at, "detach", |stream, now| stream.reader_left(now, now))?;
+        self.objects[at].reconcile(ran.now, ran.faulted)?;
+        match (&ran.reply, self.objects[at].model.live()) {
+            (None | Some(Err(Missing::Log(_))), _) if ran.faulted => {}
+            (Some(Ok(())), Ok(life)) => life.accessed(ran.now),
+            (Some(Err(missing)), Err(expected)) if *missing == expected => {}
+            (reply, _) => ensure!(false, Answer, "{reply:?}"),
+        }
+        self.objects[at].readers.clear();
         self.bury_instance(at, &ran)
     }
 

@@ -143,10 +143,7 @@ impl World {
             Action::Fork => self.fork(at),
             Action::Retry => self.retry(),
             Action::Attach => self.attach(at),
-            Action::Detach => {
-                self.objects[at].readers.clear();
-                Ok(())
-            }
+            Action::Detach => self.detach(at),
             Action::Message => self.message(),
             Action::Impatience => self.impatience(),
             Action::Crash => self.crash(at),
