@@ -165,3 +165,10 @@ export function expectOrderly(reader) {
     }
   }
 }
+
+/** The data of a raw answer of base64 events, its framing included. */
+export function decodeEvents(chunks) {
+  const answer = Buffer.concat(chunks).toString("latin1").replace(/\r\n[0-9a-f]+\r\n/g, "");
+  const data = [...answer.matchAll(/^data: ?([A-Za-z0-9+/=]+)$/gm)];
+  return Buffer.concat(data.map(([, text]) => Buffer.from(text, "base64")));
+}

@@ -162,7 +162,8 @@ describe("a fork begins", () => {
 
   test("at every message of a JSON stream", async () => {
     const batches = [[0, 1, 2], ["a"], [{ b: [3] }, [4], [[]], null], [5]];
-    const { url, offsets } = await stream(JSON_TYPE, ...batches.map((batch) => JSON.stringify(batch)));
+    const bodies = batches.map((batch) => JSON.stringify(batch));
+    const { url, offsets } = await stream(JSON_TYPE, ...bodies);
     const all = batches.flat();
     for (let count = 0; count <= all.length; count += 1) {
       const copy = await forked(url, { at: "-1", sub: count });
@@ -422,7 +423,7 @@ describe("a fork of itself", () => {
 });
 
 describe("while a fork is being made", () => {
-  const big = () => stream(BINARY_TYPE, ...Array.from({ length: 6 }, () => Buffer.alloc(2 * MIB, "s")));
+  const big = () => stream(BINARY_TYPE, ...Array(6).fill(Buffer.alloc(2 * MIB, "s")));
 
   test("its source may be deleted: the fork is whole, or was never there", async () => {
     for (const pause of [0, 2, 5, 10, 20, 40, 80]) {

@@ -31,8 +31,8 @@ const TEXT = "text/plain";
 
 /** Starts all requests at once, in an order that is not theirs. */
 function together(requests, random) {
-  const shuffled = [...requests].sort(() => random() - 0.5);
-  return Promise.all(shuffled.map(async (request) => ({ ...request, response: await request.ask() })));
+  const answer = async (request) => ({ ...request, response: await request.ask() });
+  return Promise.all([...requests].sort(() => random() - 0.5).map(answer));
 }
 
 describe("appends of many clients at once", () => {
@@ -40,8 +40,9 @@ describe("appends of many clients at once", () => {
     const url = freshStream("groups");
     await created(url, { type: TEXT });
     const random = seeded(21);
+    // Some share rows with others, some fill rows of their own; all fit the object's memory.
     const requests = Array.from({ length: 200 }, (_, n) => {
-      const body = `<${n}:${"x".repeat(Math.floor(random() ** 6 * 2.5 * MIB))}>`;
+      const body = `<${n}:${"x".repeat(Math.floor(random() ** 8 * MIB))}>`;
       return { body, ask: () => append(url, body, { type: TEXT }) };
     });
     const answers = await together(requests, random);
@@ -55,6 +56,36 @@ describe("appends of many clients at once", () => {
     }
     expect(whole.length).toBe(total);
     expect(new Set(answers.map(({ response }) => nextOffset(response))).size).toBe(200);
+  });
+
+  test("that are more than memory holds are each stored whole or refused", async () => {
+    const url = freshStream("groups");
+    await created(url, { type: BINARY_TYPE });
+    const requests = Array.from({ length: 16 }, (_, n) => ({
+      n,
+      ask: () => append(url, Buffer.alloc(6 * MIB, n + 1), { type: BINARY_TYPE }),
+    }));
+    const answers = await together(requests, seeded(20));
+    const whole = await readBytes(url);
+    let stored = 0;
+    for (const { n, response } of answers) {
+      if (response.status === 503) {
+        expect(Number(response.headers.get("retry-after"))).toBeGreaterThan(0);
+        await expectError(response, 503, "UNAVAILABLE");
+        expect(whole.includes(n + 1)).toBe(false);
+        continue;
+      }
+      expect(response.status).toBe(204);
+      stored += 1;
+      const end = positionOf(nextOffset(response));
+      expect(whole.subarray(end - 6 * MIB, end).every((byte) => byte === n + 1)).toBe(true);
+    }
+    expect(whole.length).toBe(stored * 6 * MIB);
+    expect(stored).toBeGreaterThanOrEqual(4);
+    // What was refused is welcome once there is room again.
+    for (const { response, ask } of answers) {
+      if (response.status === 503) expect((await ask()).status).toBe(204);
+    }
   });
 
   test("do not suffer from bad ones among them", async () => {
@@ -219,6 +250,49 @@ describe("a slow upload", () => {
     const text = (await readBytes(url)).toString();
     expect(text).toContain("s".repeat(20));
     expect(text.length).toBe(60);
+  });
+
+  test("that has not begun holds up nobody, however many there are", async () => {
+    const path = freshPath("groups");
+    const url = SERVER + path;
+    await created(url, { type: TEXT });
+    const framings = [{ "content-length": "8388608" }, { "transfer-encoding": "chunked" }];
+    const sockets = [];
+    for (let n = 0; n < 10; n += 1) {
+      const socket = await open(SERVER);
+      socket.on("error", () => {});
+      socket.write(requestHead("POST", path, { ...framings[n % 2], "content-type": TEXT }));
+      sockets.push(socket);
+    }
+    await sleep(200);
+    for (let n = 0; n < 5; n += 1) await appended(url, "x", { type: TEXT });
+    await appended(url, "y".repeat(2 * MIB), { type: TEXT });
+    for (const socket of sockets) socket.destroy();
+    expect((await readBytes(url)).length).toBe(2 * MIB + 5);
+  });
+
+  test("in chunks of one of many clients at once is like any other", async () => {
+    const path = freshPath("groups");
+    const url = SERVER + path;
+    await created(url, { type: TEXT });
+    const upload = async (n) => {
+      const socket = await open(SERVER);
+      const answer = readAnswer(socket);
+      const headers = { "transfer-encoding": "chunked", "content-type": TEXT };
+      socket.write(requestHead("POST", path, headers));
+      for (const text of [`<${n}`, ".", ">"]) {
+        await sleep(30);
+        socket.write(`${text.length.toString(16)}\r\n${text}\r\n`);
+      }
+      socket.write("0\r\n\r\n");
+      const { status } = await answer;
+      socket.destroy();
+      return status;
+    };
+    const statuses = await Promise.all(Array.from({ length: 30 }, (_, n) => upload(n)));
+    expect(statuses).toEqual(Array(30).fill(204));
+    const tokens = (await readBytes(url)).toString().split(/(?<=>)/);
+    expect(new Set(tokens)).toEqual(new Set(statuses.map((_, n) => `<${n}.>`)));
   });
 
   test("that never ends holds up neither close nor delete", async () => {

@@ -12,6 +12,7 @@ const SCRIPT = join(dirname(fileURLToPath(import.meta.url)), "../../wrangler/hos
 // connect to itself, while the host is down.
 const PORTS = { first: 4620, perWorker: 40 };
 const READY_TIMEOUT_MS = 30_000;
+const ATTEMPTS = 5;
 
 function isFree(port) {
   return new Promise((done) => {
@@ -51,9 +52,17 @@ export class Host {
     const host = new Host();
     host.#directory = mkdtempSync(join(tmpdir(), "durable-streams-"));
     host.#flags = Object.entries(vars).flatMap(([name, value]) => ["--var", `${name}=${value}`]);
-    host.#port = await freePort();
-    await host.#spawn();
-    return host;
+    for (let attempt = 1; ; attempt += 1) {
+      host.#port = await freePort();
+      try {
+        await host.#spawn();
+        return host;
+      } catch (error) {
+        // Somebody else has found the same port free.
+        if (attempt === ATTEMPTS || !host.console.includes("already in use")) throw error;
+        host.console = "";
+      }
+    }
   }
 
   get url() {

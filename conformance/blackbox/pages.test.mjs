@@ -93,6 +93,8 @@ function expectSame(got, expected, what = "what was read") {
   expect(differs ? `${what}: ${shown(got)}` : "").toBe(differs ? shown(expected) : "");
 }
 
+const withoutEnd = (whole, end) => whole.slice(0, whole.length - end.length);
+
 const bytesOf = (pages) => pages.map(({ bytes }) => bytes);
 
 const kinds = Object.entries(KINDS);
@@ -152,8 +154,8 @@ describe.each(kinds)("a %s stream", (name, kind) => {
       const behind = kind.join(bytesOf(await readPages(url, at)));
       const whole = kind.join(bytesOf(pages));
       const before = isJson
-        ? JSON.stringify(JSON.parse(whole).slice(0, JSON.parse(whole).length - JSON.parse(behind).length))
-        : whole.slice(0, whole.length - behind.length);
+        ? JSON.stringify(withoutEnd(JSON.parse(whole), JSON.parse(behind)))
+        : withoutEnd(whole, behind);
       const copied = await readPages(copy);
       expectSame(kind.join(bytesOf(copied)), before, `the fork at ${at}`);
       // It reads whole from wherever its own pages end, with what is appended to it.

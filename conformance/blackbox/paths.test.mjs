@@ -102,7 +102,7 @@ describe("a legal path", () => {
     }
   });
 
-  test("in the default project has two URLs, and Location keeps the one that was asked for", async () => {
+  test("in the default project has two URLs; Location keeps the one asked for", async () => {
     const name = freshPath("paths").split("/").at(-1);
     const short = `${SERVER}/v1/stream/${name}`;
     const long = `${SERVER}/v1/_default/stream/${name}`;
@@ -141,7 +141,9 @@ describe("a project", () => {
     },
   );
 
-  test.each(["p".repeat(64), "_", "-", "0", "A-b_9", "v1", "_default"])("%j is legal", async (project) => {
+  const legal = ["p".repeat(64), "_", "-", "0", "A-b_9", "v1", "_default"];
+
+  test.each(legal)("%j is legal", async (project) => {
     const name = freshPath("paths").split("/").at(-1);
     await created(`${SERVER}/v1/${project}/stream/${name}`);
   });

@@ -38,7 +38,7 @@ function short(response) {
 }
 
 describe("a producer", () => {
-  test("is answered 200 for what is new and 204 for what is not, with its highest tuple", async () => {
+  test("is answered 200 for what is new, 204 for what is not, and its highest tuple", async () => {
     const url = await jsonStream();
     expect(short(await send(url, "p", 0, 0))).toBe("200 0 0");
     expect(short(await send(url, "p", 0, 1))).toBe("200 0 1");

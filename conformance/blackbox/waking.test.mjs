@@ -14,6 +14,7 @@ import {
   producer,
   read,
   readPages,
+  remove,
   tail,
 } from "./client.mjs";
 import { Host } from "./host.mjs";
@@ -120,4 +121,12 @@ test("100,000 appends", { timeout: 180_000 }, async () => {
     }
   }
   expect(next).toEqual([...Array(CONNECTIONS).fill(EACH), 1]);
+
+  // Deleting it takes no longer than deleting any, and the path is free at once.
+  const deleted = await timed(() => remove(url));
+  expect(deleted.response.status).toBe(204);
+  expect(deleted.ms, "deletion").toBeLessThan(WAKING_MS);
+  await created(url, { type: JSON_TYPE, body: '["new"]' });
+  expect(await (await read(url, "-1")).json()).toEqual(["new"]);
+  await expectError(await read(url, end), 400, "STALE_OFFSET");
 });
