@@ -112,6 +112,10 @@ const READ_JSON: &str = "SELECT CAST('[' || CAST(substr(whole, 1, length(whole) 
 /// Ranges above this are glued together outside SQLite, which bounds the size of a value.
 const GLUE_BYTES_MAX: u64 = 2 * ROW_BYTES_MAX;
 
+/// From this size on it pays to ask first whether the range is exactly one row: that needs no
+/// glue.
+const WHOLE_ROW_BYTES_MIN: u64 = ROW_BYTES_MAX / 4;
+
 /// A [`Log`] on a [`Database`].
 pub struct SqlLog<D> {
     database: D,
@@ -425,6 +429,13 @@ impl<D: Database> Log for SqlLog<D> {
             return Ok(D::Bytes::from_vec(Vec::new()));
         }
         let params = vec![int(keys.start.0), int(keys.end.0)];
+        if framing == Framing::Raw && wanted >= WHOLE_ROW_BYTES_MIN {
+            let sql = "SELECT bytes FROM extents WHERE start = ? AND length(bytes) = ?";
+            let params = vec![int(keys.start.0), int(wanted)];
+            if let Some(row) = self.rows(sql, params)?.into_iter().next() {
+                return Columns::new(row, "extents").blob();
+            }
+        }
         let bytes = if wanted > GLUE_BYTES_MAX {
             let rows = self.rows(PARTS, params)?;
             glue(rows, wanted, framing)?

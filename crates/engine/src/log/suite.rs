@@ -175,6 +175,7 @@ fn large_ranges_read_whole<L: Log>(mut log: L) {
     for at in 0..rows {
         log.commit(vec![extent(at * ROW_BYTES_MAX, &row)]).unwrap();
     }
+    assert_eq!(read(&log, ROW_BYTES_MAX..2 * ROW_BYTES_MAX), row);
     for framing in [Framing::Raw, Framing::JsonArray] {
         let bytes = log.read(keys(1..rows * ROW_BYTES_MAX - 1), framing).unwrap().to_vec();
         assert_eq!(bytes.len() as u64, rows * ROW_BYTES_MAX - 2);
