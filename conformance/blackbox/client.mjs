@@ -136,6 +136,7 @@ export async function readMessages(url, offset) {
 /** Compares bytes without printing megabytes when they differ. */
 export function expectSameBytes(got, expected) {
   expect(got.length).toBe(expected.length);
+  if (expected.equals(got)) return;
   let at = 0;
   while (at < got.length && got[at] === expected[at]) at += 1;
   expect(at, "first byte that differs").toBe(expected.length);
@@ -194,9 +195,15 @@ export function seeded(seed) {
   };
 }
 
-/** Bytes that a seed repeats. */
+/** Bytes that a seed repeats (xorshift, four at a time). */
 export function randomBuffer(length, random) {
-  const buffer = Buffer.alloc(length);
-  for (let at = 0; at < length; at += 1) buffer[at] = Math.floor(random() * 256);
-  return buffer;
+  const words = new Uint32Array(Math.ceil(length / 4));
+  let state = Math.floor(random() * 2 ** 32) | 1;
+  for (let at = 0; at < words.length; at += 1) {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    words[at] = state;
+  }
+  return Buffer.from(words.buffer, 0, length);
 }

@@ -57,9 +57,11 @@ export class EventReader {
 
   /** All data as bytes. */
   get bytes() {
-    const texts = this.events.filter(({ kind }) => kind === "data").map(({ text }) => text);
-    if (!this.isBase64) return Buffer.from(texts.join(""));
-    return Buffer.concat(texts.map((text) => Buffer.from(text.replace(/\n/g, ""), "base64")));
+    return Buffer.concat(
+      this.#decoded((text) =>
+        this.isBase64 ? Buffer.from(text.replace(/\n/g, ""), "base64") : Buffer.from(text),
+      ),
+    );
   }
 
   get text() {
@@ -68,8 +70,13 @@ export class EventReader {
 
   /** All data as messages of a JSON stream. */
   get messages() {
+    return this.#decoded(JSON.parse).flat();
+  }
+
+  // Each event is decoded once, however often somebody looks.
+  #decoded(decode) {
     const data = this.events.filter(({ kind }) => kind === "data");
-    return data.flatMap(({ text }) => JSON.parse(text));
+    return data.map((event) => (event.decoded ??= decode(event.text)));
   }
 
   /** Waits until `condition(this)` holds. */

@@ -176,10 +176,10 @@ describe.concurrent("a long-poll without news", () => {
 
 describe.concurrent("a lifetime", () => {
   test("slides while a reader is attached", { timeout: 30_000 }, async () => {
-    const { url } = await stream(JSON_TYPE, "[1]", { "stream-ttl": "2" });
+    const { url } = await stream(JSON_TYPE, "[1]", { "stream-ttl": "4" });
     const reader = await EventReader.open(url, "-1");
     await reader.untilUpToDate();
-    await sleep(5000);
+    await sleep(9000);
     expect((await head(url)).status).toBe(200);
     await appended(url, "2");
     await reader.until(({ messages }) => messages.length === 2, "the append");
@@ -187,11 +187,11 @@ describe.concurrent("a lifetime", () => {
   });
 
   test("that has a fixed end ends the readers as well", { timeout: 30_000 }, async () => {
-    const expires = new Date(Date.now() + 2000).toISOString();
+    const expires = new Date(Date.now() + 5000).toISOString();
     const { url } = await stream(JSON_TYPE, "[1]", { "stream-expires-at": expires });
     const reader = await EventReader.open(url, "-1");
     const waiting = longPoll(url, "now");
-    await reader.untilEnd(6000);
+    await reader.untilEnd(9000);
     expect(reader.messages).toEqual([1]);
     await expectError(await waiting, 404, "STREAM_NOT_FOUND");
   });

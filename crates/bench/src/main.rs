@@ -33,7 +33,7 @@ use clap::Parser;
 use crate::host::Host;
 use crate::report::Outcome;
 use crate::rounds::Settings;
-use crate::scenarios::{Bench, CEILING, OURS, Peaks, SCENARIOS};
+use crate::scenarios::{Bench, CEILING, OURS, Peaks, SCENARIOS, Scenario};
 
 #[derive(Parser)]
 #[command(about = "Benchmarks of the durable-streams Worker; cargo xtask bench runs it")]
@@ -47,7 +47,7 @@ struct Args {
     /// Write the results here
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Run only the scenarios whose name contains this; may be repeated
+    /// Run only the scenario of this name, or those whose names contain it; may be repeated
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// Rounds of each side
@@ -72,16 +72,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
-    let chosen: Vec<_> = SCENARIOS
-        .iter()
-        .filter(|(name, _)| {
-            args.only.is_empty() || args.only.iter().any(|only| name.contains(only))
-        })
-        .collect();
-    if chosen.is_empty() {
-        let names: Vec<_> = SCENARIOS.iter().map(|(name, _)| *name).collect();
-        bail!("--only {}: there are {}", args.only.join(" "), names.join(", "));
-    }
+    let chosen = choose(&args.only)?;
     let root = std::path::absolute(&args.root)?;
     std::fs::create_dir_all(&args.state)?;
     let settings = Settings {
@@ -112,4 +103,39 @@ fn run(args: &Args) -> Result<()> {
         std::fs::write(path, text).with_context(|| path.display().to_string())?;
     }
     Ok(())
+}
+
+/// The scenarios that are asked for: the one of a name, else those whose names contain it.
+fn choose(only: &[String]) -> Result<Vec<(&'static str, Scenario)>> {
+    if only.is_empty() {
+        return Ok(SCENARIOS.to_vec());
+    }
+    let exact = |wanted: &str| SCENARIOS.iter().any(|(name, _)| *name == wanted);
+    let mut chosen = SCENARIOS.to_vec();
+    chosen.retain(|(name, _)| {
+        only.iter()
+            .any(|only| if exact(only) { name == only } else { name.contains(only.as_str()) })
+    });
+    if chosen.is_empty() {
+        let names: Vec<_> = SCENARIOS.iter().map(|(name, _)| *name).collect();
+        bail!("--only {}: there are {}", only.join(" "), names.join(", "));
+    }
+    Ok(chosen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::choose;
+
+    #[test]
+    fn a_whole_name_chooses_one_scenario_and_a_part_all_that_have_it() {
+        let names = |only: &str| {
+            let chosen = choose(&[only.to_owned()]).unwrap();
+            chosen.iter().map(|(name, _)| *name).collect::<Vec<_>>()
+        };
+        assert_eq!(names("append-1"), ["append-1"]);
+        assert_eq!(names("read-"), ["read-9kb", "read-1mib"]);
+        assert!(choose(&["nothing".to_owned()]).is_err());
+        assert!(choose(&[]).unwrap().len() > 10);
+    }
 }

@@ -123,8 +123,8 @@ const _: () = assert!(
 /// Forks above a fork. A chain is walked once, when a fork is made.
 pub const FORK_DEPTH_MAX: u64 = 1024;
 
-/// Bytes of request bodies that one object holds at a time, from their announcement until their
-/// append is answered. A further append is refused until some are: the isolate, with all of its
+/// Bytes of request bodies that wait for their group in one object, and so the most that a group
+/// holds. A further append is refused until some are answered: the isolate, with all of its
 /// objects, has 128 MB.
 pub const BODIES_IN_FLIGHT_BYTES_MAX: u64 = 32 * MIB;
 

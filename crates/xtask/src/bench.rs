@@ -18,7 +18,7 @@ pub(crate) struct Args {
     /// Write the results here
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Run only the scenarios whose name contains this; may be repeated
+    /// Run only the scenario of this name, or those whose names contain it; may be repeated
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// Rounds of each side

@@ -35,7 +35,8 @@ pub(crate) struct Peaks {
     ceiling: u64,
 }
 
-type Scenario = fn(&Bench, &str) -> Result<Vec<Outcome>>;
+/// Measures; gets its own name, and returns what it found.
+pub(crate) type Scenario = fn(&Bench, &str) -> Result<Vec<Outcome>>;
 
 /// All scenarios, in the order they run.
 pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[

@@ -50,7 +50,7 @@ pub(crate) struct Appends {
     committing: Cell<bool>,
     /// Appends whose bodies are still being read.
     arriving: Cell<u32>,
-    /// Bytes of the bodies that are being read or wait for their group.
+    /// Bytes of the bodies that wait for their group.
     in_flight_bytes: Cell<u64>,
 }
 
@@ -60,8 +60,8 @@ struct Ticket {
     resolve: Option<Function>,
     /// Whether a browser asks, which wants CORS headers.
     cors: bool,
-    /// The room that the body takes until the answer.
-    _room: Option<Room>,
+    /// The room that the body takes from its arrival until the answer.
+    room: Option<Room>,
 }
 
 impl Ticket {
@@ -172,14 +172,11 @@ impl Inner {
             let lines = js::append_headers(request);
             let text = AppendHeaderText::split(&lines);
             let cors = text.origin.is_some();
-            let ticket = |room| Ticket { resolve: Some(resolve), cors, _room: room };
+            let ticket = Ticket { resolve: Some(resolve), cors, room: None };
             let arriving = Arriving::new(self);
             match self.prepare(request, &text) {
-                Ok((append, body, room)) => {
-                    self.receive(append, body, ticket(Some(room)), arriving);
-                }
+                Ok((append, body)) => self.receive(append, body, ticket, arriving),
                 Err(failure) => {
-                    let ticket = ticket(None);
                     let request = Clone::clone(request);
                     spawn_local(async move {
                         body::discard(&request).await;
@@ -192,16 +189,14 @@ impl Inner {
 
     /// Checks what can be checked before the body, and starts to read that.
     fn prepare(
-        self: &Rc<Self>,
+        &self,
         request: &web_sys::Request,
         text: &AppendHeaderText<'_>,
-    ) -> Result<(Append<JsBytes>, Body, Room), Failure> {
+    ) -> Result<(Append<JsBytes>, Body), Failure> {
         let max = self.config()?.limits.body_bytes_max;
         self.with_stream(|stream| stream.check(js::now()))??;
         let headers = AppendHeaders::parse(text)?;
-        let declared = content_length(text.content_length);
-        let room = Room::take(self, declared.unwrap_or(max).min(max))?;
-        let body = body::begin(request, declared, max)?;
+        let body = body::begin(request, content_length(text.content_length), max)?;
         let append = Append {
             content_type: headers.content_type,
             body: JsBytes::from_vec(Vec::new()),
@@ -209,7 +204,7 @@ impl Inner {
             seq: headers.seq,
             close: headers.close,
         };
-        Ok((append, body, room))
+        Ok((append, body))
     }
 
     /// Queues the append when its body is there.
@@ -217,14 +212,18 @@ impl Inner {
         self: &Rc<Self>,
         append: Append<JsBytes>,
         body: Body,
-        ticket: Ticket,
+        mut ticket: Ticket,
         arriving: Arriving,
     ) {
         let inner = Rc::clone(self);
         let arrived = move |body: Result<JsBytes, Failure>| {
             drop(arriving);
-            match body {
-                Ok(body) => inner.enqueue(Append { body, ..append }, ticket),
+            // An upload costs what has arrived of it: idle ones hold up nobody.
+            match body.and_then(|body| Ok((Room::take(&inner, body.len())?, body))) {
+                Ok((room, body)) => {
+                    ticket.room = Some(room);
+                    inner.enqueue(Append { body, ..append }, ticket);
+                }
                 Err(failure) => ticket.refused(failure),
             }
         };
