@@ -25,7 +25,7 @@ import { EventReader } from "./event_reader.mjs";
 import { Host } from "./host.mjs";
 
 const TEXT = "text/plain";
-const CRASHES = 4;
+const CRASHES = 3;
 
 let host;
 beforeAll(async () => {

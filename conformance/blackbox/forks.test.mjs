@@ -547,7 +547,7 @@ describe("a killed host", () => {
   test("leaves no half fork and no source that is held for nothing", async () => {
     const host = await Host.start();
     try {
-      for (const pause of [5, 20, 60]) {
+      for (const pause of [10, 50]) {
         const url = freshStream("forks", host.url);
         await created(url, { type: BINARY_TYPE });
         for (let n = 0; n < 6; n += 1) {
