@@ -13,6 +13,8 @@ export class Follower {
   /** Texts of the messages, in the order in which they came. */
   messages = [];
   batches = 0;
+  /** Whether the stream has answered. */
+  isConnected = false;
   /** Sessions that broke off, and requests that met no server. */
   interruptions = 0;
 
@@ -46,6 +48,7 @@ export class Follower {
       live: this.live,
       backoffOptions: { ...BACKOFF, onFailedAttempt: () => (this.interruptions += 1) },
     });
+    this.isConnected = true;
     response.subscribeJson((batch) => {
       for (const item of batch.items) this.messages.push(JSON.stringify(item));
       if (batch.items.length > 0) this.batches += 1;

@@ -113,7 +113,8 @@ fn follow(
         match line?.as_str() {
             "@kill" => {
                 restart()?;
-                writeln!(stdin, "restarted")?;
+                // If nobody reads it any more, the exit code will say why.
+                let _ = writeln!(stdin, "restarted");
             }
             line => say(line),
         }
