@@ -10,38 +10,45 @@ import { fileURLToPath } from "node:url";
 const SCRIPT = join(dirname(fileURLToPath(import.meta.url)), "../../wrangler/host.mjs");
 // Below the ports that the system takes for outgoing connections: one of those could be gone, or
 // connect to itself, while the host is down.
-const PORTS = { first: 4620, perWorker: 40 };
+const PORTS = { first: 4620, count: 80 };
 const READY_TIMEOUT_MS = 30_000;
-const ATTEMPTS = 5;
 
-function isFree(port) {
+/** A server that listens on the port, or `undefined` when somebody else does. */
+function listen(port) {
   return new Promise((done) => {
-    const probe = createServer();
-    probe.once("error", () => done(false));
-    probe.listen({ port, host: "127.0.0.1", exclusive: true }, () => {
-      probe.close(() => done(true));
-    });
+    const server = createServer().unref();
+    server.once("error", () => done(undefined));
+    server.listen({ port, host: "127.0.0.1", exclusive: true }, () => done(server));
   });
 }
 
-// A port that is free only because its host is being restarted must not be taken by another: each
-// place among vitest's workers has ports of its own, and each host of a worker takes the next one.
-const firstPort = PORTS.first + (Number(process.env.VITEST_POOL_ID ?? 1) - 1) * PORTS.perWorker;
-let taken = 0;
+function closed(server) {
+  return new Promise((done) => server.close(done));
+}
 
-async function freePort() {
-  for (let step = 0; step < PORTS.perWorker; step += 1) {
-    const port = firstPort + (taken % PORTS.perWorker);
-    taken += 1;
-    if (await isFree(port)) return port;
+async function isFree(port) {
+  const server = await listen(port);
+  if (server !== undefined) await closed(server);
+  return server !== undefined;
+}
+
+// A port can be free only because its host is being restarted by a test in another process. So
+// every port has a twin that its owner listens on for as long as it owns the port.
+async function claimPort() {
+  for (let port = PORTS.first; port < PORTS.first + PORTS.count; port += 1) {
+    const claim = await listen(port + PORTS.count);
+    if (claim === undefined) continue;
+    if (await isFree(port)) return { port, claim };
+    await closed(claim);
   }
-  throw new Error(`all ports from ${firstPort} are taken`);
+  throw new Error(`all ports from ${PORTS.first} are taken`);
 }
 
 /** A running host with a state of its own. `stop` it in the end. */
 export class Host {
   #directory;
   #port;
+  #claim;
   #flags;
   #child;
   /** What host and Worker wrote to the console. */
@@ -52,17 +59,11 @@ export class Host {
     const host = new Host();
     host.#directory = mkdtempSync(join(tmpdir(), "durable-streams-"));
     host.#flags = Object.entries(vars).flatMap(([name, value]) => ["--var", `${name}=${value}`]);
-    for (let attempt = 1; ; attempt += 1) {
-      host.#port = await freePort();
-      try {
-        await host.#spawn();
-        return host;
-      } catch (error) {
-        // Somebody else has found the same port free.
-        if (attempt === ATTEMPTS || !host.console.includes("already in use")) throw error;
-        host.console = "";
-      }
-    }
+    const { port, claim } = await claimPort();
+    host.#port = port;
+    host.#claim = claim;
+    await host.#spawn();
+    return host;
   }
 
   get url() {
@@ -78,6 +79,7 @@ export class Host {
   /** Ends the host and removes its state. */
   async stop() {
     await this.#kill();
+    await closed(this.#claim);
     rmSync(this.#directory, { recursive: true, force: true });
   }
 

@@ -19,8 +19,9 @@ use crate::process;
 use crate::setup;
 
 /// Where a free port is looked for. Systems take the ports of outgoing connections from 32768 up;
-/// one of those could be gone, or connect to itself, while the host is down.
-const PORTS: RangeInclusive<u16> = 4600..=4699;
+/// one of those could be gone, or connect to itself, while the host is down. The hosts of the
+/// black-box suites have the ports above.
+const PORTS: RangeInclusive<u16> = 4600..=4619;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {

@@ -154,16 +154,19 @@ fn run_step(context: &Context, step: &Step, is_verbose: bool) -> Result<Report> 
     if is_verbose {
         println!("{}", report.output.trim_end());
     } else if report.failed > 0 {
-        show_end(&report.output);
+        show_ends(&report.output);
     }
     Ok(report)
 }
 
-fn show_end(output: &str) {
+/// What failed stands first, and the runner's own summary last.
+fn show_ends(output: &str) {
     let lines: Vec<&str> = output.trim_end().lines().collect();
-    let hidden = lines.len().saturating_sub(SHOWN_LINES_MAX);
-    if hidden > 0 {
-        println!("... {hidden} lines more in .tools/logs");
-    }
-    println!("{}", lines.get(hidden..).unwrap_or_default().join("\n"));
+    let Some(hidden) = lines.len().checked_sub(SHOWN_LINES_MAX).filter(|hidden| *hidden > 0) else {
+        return println!("{}", lines.join("\n"));
+    };
+    let (first, last) = (SHOWN_LINES_MAX / 2, hidden + SHOWN_LINES_MAX / 2);
+    println!("{}", lines.get(..first).unwrap_or_default().join("\n"));
+    println!("... {hidden} lines more in .tools/logs ...");
+    println!("{}", lines.get(last..).unwrap_or_default().join("\n"));
 }

@@ -23,6 +23,11 @@ pub(super) fn run(context: &Context) -> Result<Report> {
     Ok(Report {
         passed: run.count(Outcome::Passed),
         failed: failed.max(run.ran.failed),
-        output: format!("console of the host:\n{}\n{}", host.log(), run.ran.output),
+        output: format!(
+            "{}console of the host:\n{}\n{}",
+            run.failures(),
+            host.log(),
+            run.ran.output
+        ),
     })
 }

@@ -37,8 +37,13 @@ pub(super) fn run(context: &Context) -> Result<Report> {
     let mut report = Results::of(&run.tests).report();
     // A crash of the runner is a failure even if every test had passed before.
     report.failed = report.failed.max(run.ran.failed);
-    report.output =
-        format!("console of the host:\n{}\n{}\n{}", host.log(), run.ran.output, report.output);
+    report.output = format!(
+        "{}{}console of the host:\n{}\n{}",
+        report.output,
+        run.failures(),
+        host.log(),
+        run.ran.output
+    );
     Ok(report)
 }
 
@@ -108,7 +113,11 @@ mod tests {
 
     #[test]
     fn results_are_counted_by_status_and_group() {
-        let test = |outcome, group: &str| Test { outcome, groups: vec![group.to_owned()] };
+        let test = |outcome, group: &str| Test {
+            outcome,
+            groups: vec![group.to_owned()],
+            ..Test::default()
+        };
         let tests = [
             test(Outcome::Passed, "Basic"),
             test(Outcome::Failed, "Basic"),

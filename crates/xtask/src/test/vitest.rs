@@ -10,21 +10,28 @@ use super::{Context, Report};
 use crate::host::Host;
 use crate::process;
 
+/// How much of a failed test's reason stands in the list of failures.
+const REASON_LINES_MAX: usize = 4;
+
 /// What became of a test.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Outcome {
     Passed,
     Failed,
     /// Neither: skipped, or left to be written.
+    #[default]
     Skipped,
 }
 
 /// One test of a suite.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Test {
     pub(super) outcome: Outcome,
     /// Titles of the groups around it, the outermost first.
     pub(super) groups: Vec<String>,
+    pub(super) title: String,
+    /// Why it failed; empty when it did not.
+    pub(super) reason: String,
 }
 
 /// A run of vitest.
@@ -40,6 +47,19 @@ impl Run {
     pub(super) fn count(&self, outcome: Outcome) -> u32 {
         let count = self.tests.iter().filter(|test| test.outcome == outcome).count();
         u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// What failed and why, briefly: this comes before pages of console.
+    pub(super) fn failures(&self) -> String {
+        let failed = self.tests.iter().filter(|test| test.outcome == Outcome::Failed);
+        failed.map(Test::failure).collect()
+    }
+}
+
+impl Test {
+    fn failure(&self) -> String {
+        let reason: Vec<&str> = self.reason.lines().take(REASON_LINES_MAX).collect();
+        format!("{} > {}\n    {}\n", self.groups.join(" > "), self.title, reason.join("\n    "))
     }
 }
 
@@ -72,8 +92,10 @@ fn read_test(test: &Value) -> Test {
         Some("failed") => Outcome::Failed,
         _ => Outcome::Skipped,
     };
-    let titles = array(test, "ancestorTitles").iter().filter_map(Value::as_str);
-    Test { outcome, groups: titles.map(str::to_owned).collect() }
+    let texts = |name| array(test, name).iter().filter_map(Value::as_str).map(str::to_owned);
+    let title = test.get("title").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let reason = texts("failureMessages").next().unwrap_or_default();
+    Test { outcome, groups: texts("ancestorTitles").collect(), title, reason }
 }
 
 fn array<'a>(value: &'a Value, name: &str) -> &'a [Value] {
@@ -89,17 +111,20 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let json = r#"{"testResults":[{"assertionResults":[
             {"status":"passed","ancestorTitles":["Basic","Put"]},
-            {"status":"failed","ancestorTitles":[]}]},{"assertionResults":[
+            {"status":"failed","ancestorTitles":[],"title":"it","failureMessages":["why","x"]}]},{"assertionResults":[
             {"status":"skipped","ancestorTitles":["Basic"]},
             {"status":"todo"}]}]}"#;
         fs::write(file.path(), json).unwrap();
         let test = |outcome, groups: &[&str]| Test {
             outcome,
             groups: groups.iter().map(|title| (*title).to_owned()).collect(),
+            ..Test::default()
         };
+        let failed =
+            Test { title: "it".into(), reason: "why".into(), ..test(Outcome::Failed, &[]) };
         let wanted = [
             test(Outcome::Passed, &["Basic", "Put"]),
-            test(Outcome::Failed, &[]),
+            failed,
             test(Outcome::Skipped, &["Basic"]),
             test(Outcome::Skipped, &[]),
         ];
