@@ -2,6 +2,8 @@
 import { randomBytes } from "node:crypto";
 import { expect } from "vitest";
 
+export { seeded } from "../random.mjs";
+
 /** The served Worker, `http://127.0.0.1:PORT`. */
 export const SERVER = process.env.CONFORMANCE_TEST_URL;
 if (!SERVER) {
@@ -182,17 +184,6 @@ export async function eventually(ask, satisfies, timeoutMs = 5000) {
     if (performance.now() > deadline) throw new Error(`not within ${timeoutMs} ms`);
     await sleep(20);
   }
-}
-
-/** Numbers in [0, 1) that a seed repeats (mulberry32). */
-export function seeded(seed) {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296;
-  };
 }
 
 /** Bytes that a seed repeats (xorshift, four at a time). */

@@ -21,8 +21,9 @@ afterAll(stopHosts);
 
 // Codes that no request is known to provoke.
 const UNREACHABLE = ["STORAGE_FAILED", "INTERNAL"];
-// One takes a while (fork_chain.test.mjs), and one is a matter of timing (groups.test.mjs).
-const TESTED_ELSEWHERE = ["FORK_TOO_DEEP", "UNAVAILABLE"];
+// One takes a while (fork_chain.test.mjs), one is a matter of timing (groups.test.mjs), and one
+// takes a damaged disk (segments_damage.test.mjs).
+const TESTED_ELSEWHERE = ["FORK_TOO_DEEP", "UNAVAILABLE", "SEGMENT_CORRUPT"];
 
 test("every code of the list is here", () => {
   const source = new URL("../../crates/protocol/src/error.rs", import.meta.url);

@@ -70,6 +70,11 @@ export class Host {
     return `http://127.0.0.1:${this.#port}`;
   }
 
+  /** Directory of the durable state. */
+  get state() {
+    return join(this.#directory, "state");
+  }
+
   /** Pulls the plug and starts again on the same port and state. */
   async restart() {
     await this.#kill();

@@ -29,6 +29,7 @@ const miniflare = new Miniflare({
   compatibilityDate: COMPATIBILITY_DATE,
   modulesRoot: HERE,
   modules: [{ type: "ESModule", path: join(HERE, "index.js") }],
+  r2Buckets: { BUCKET: "ceiling" },
   durableObjects: { BARE: { className: "Bare", useSQLite: true } },
   unsafeDirectSockets: [{ host: HOST, port: Number(flags.port) }],
   host: HOST,

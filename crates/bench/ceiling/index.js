@@ -4,6 +4,8 @@
 //   POST /object/body/NAME     the object reads the body, touches no SQL and answers 204
 //   GET  /object/bytes/NAME?N  the object answers with N bytes
 //   GET  /worker/bytes?N       the Worker answers with N bytes, without an object
+//   PUT  /worker/r2/NAME       the Worker stores the body in the bucket and answers 204
+//   GET  /worker/r2/NAME?FROM-LENGTH  the Worker passes a range of it on, unread
 //
 // The Worker in front forwards to the object exactly as ours does: by name, with the
 // request as it came. Plain JavaScript without headers or checks, so the stricter ceiling.
@@ -48,9 +50,23 @@ export class Bare {
   }
 }
 
+async function bucket(request, env) {
+  const { url } = request;
+  const query = url.indexOf("?");
+  const name = url.slice(url.indexOf("/worker/r2/") + 11, query < 0 ? undefined : query);
+  if (request.method === "PUT") {
+    await env.BUCKET.put(name, request.body);
+    return new Response(null, { status: 204 });
+  }
+  const [offset, length] = queryOf(url).split("-").map(Number);
+  const object = await env.BUCKET.get(name, { range: { offset, length } });
+  return new Response(object.body);
+}
+
 export default {
   fetch(request, env) {
     const { url } = request;
+    if (url.includes("/worker/r2/")) return bucket(request, env);
     const at = url.indexOf("/object/");
     if (at < 0) return bytes(queryOf(url));
     const end = url.indexOf("?", at);

@@ -35,16 +35,18 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Starts `script` with durable state in `state`, and waits until it serves.
+    /// Starts `script` with durable state in `state` and variables of the Worker, and waits until
+    /// it serves.
     ///
     /// # Errors
     /// What the script wrote to stderr, when it ends or stays silent before it is ready.
-    pub(crate) fn start(script: &Path, state: &Path) -> Result<Self> {
+    pub(crate) fn start(script: &Path, state: &Path, vars: &[&str]) -> Result<Self> {
         let log = state.with_extension("log");
         let mut child = Command::new("node")
             .arg(script)
             .args([OsStr::new("--port"), OsStr::new("0"), OsStr::new("--persist")])
             .args([state.as_os_str(), OsStr::new("--until-eof")])
+            .args(vars.iter().flat_map(|var| ["--var", var]))
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

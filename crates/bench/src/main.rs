@@ -87,9 +87,10 @@ fn run(args: &Args) -> Result<()> {
         // Fresh hosts: no scenario inherits another's memory, and no disk fills up.
         let state = tempfile::tempdir_in(std::path::absolute(&args.state)?)?;
         let bench = Bench {
-            ours: Host::start(&root.join(OURS), &state.path().join("ours"))?,
-            ceiling: Host::start(&root.join(CEILING), &state.path().join("ceiling"))?,
+            ours: Host::start(&root.join(OURS), &state.path().join("ours"), &[])?,
+            ceiling: Host::start(&root.join(CEILING), &state.path().join("ceiling"), &[])?,
             root: root.clone(),
+            state: state.path().to_owned(),
             settings,
             peaks,
         };
@@ -134,7 +135,7 @@ mod tests {
             chosen.iter().map(|(name, _)| *name).collect::<Vec<_>>()
         };
         assert_eq!(names("append-1"), ["append-1"]);
-        assert_eq!(names("read-"), ["read-9kb", "read-1mib"]);
+        assert_eq!(names("read-"), ["read-9kb", "read-1mib", "read-cold"]);
         assert!(choose(&["nothing".to_owned()]).is_err());
         assert!(choose(&[]).unwrap().len() > 10);
     }

@@ -8,6 +8,7 @@ use protocol::limits::Limits;
 use worker::Env;
 
 use crate::respond::sentence;
+use crate::store::store;
 
 /// Who may call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,7 @@ impl Config {
             }
             None => return Err(misconfigured("AUTH is not set; this build knows `none`.".into())),
         };
+        store(env).map_err(|error| misconfigured(sentence(error.0)))?;
         Ok(Self { limits, auth })
     }
 }

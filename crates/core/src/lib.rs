@@ -11,11 +11,18 @@
 //! resets every request of the isolate. No `RefCell` is borrowed across an await.
 
 mod body;
+mod call;
+mod cold;
 pub mod config;
 pub mod edge;
 mod js;
+mod metrics;
 pub mod object;
+mod reconcile;
 mod request;
 mod respond;
+mod store;
+#[cfg(feature = "suite")]
+pub mod suite;
 
 pub use object::StreamObject;

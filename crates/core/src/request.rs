@@ -162,25 +162,7 @@ impl ReadQuery {
     /// Parses the part of a URL after `?`. Unknown parameters are ignored; known ones may stand
     /// once.
     pub(crate) fn parse(query: &str) -> Result<Self, Failure> {
-        let (mut offset, mut live, mut cursor) = (None, None, None);
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let Some(key) = decode_value(key) else { continue };
-            let slot = match key.as_str() {
-                "offset" => &mut offset,
-                "live" => &mut live,
-                "cursor" => &mut cursor,
-                _ => continue,
-            };
-            let value = decode_value(value).ok_or_else(|| {
-                let message = format!("The query parameter `{key}` is not percent-encoded UTF-8.");
-                Failure::new(ErrorCode::InvalidQuery, message)
-            })?;
-            if slot.replace(value).is_some() {
-                let message = format!("The query parameter `{key}` stands twice.");
-                return Err(Failure::new(ErrorCode::InvalidQuery, message));
-            }
-        }
+        let [offset, live, cursor] = query_values(query, ["offset", "live", "cursor"])?;
         let mode = match live.as_deref() {
             None => Mode::CatchUp,
             Some("long-poll") => Mode::LongPoll,
@@ -201,6 +183,30 @@ impl ReadQuery {
             cursor,
         })
     }
+}
+
+/// The values of some parameters of the part of a URL after `?`. Others are ignored; these may
+/// stand once.
+pub(crate) fn query_values<const N: usize>(
+    query: &str,
+    names: [&str; N],
+) -> Result<[Option<String>; N], Failure> {
+    let mut values = [const { None }; N];
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let Some(key) = decode_value(key) else { continue };
+        let slot = names.iter().position(|name| *name == key).and_then(|at| values.get_mut(at));
+        let Some(slot) = slot else { continue };
+        let value = decode_value(value).ok_or_else(|| {
+            let message = format!("The query parameter `{key}` is not percent-encoded UTF-8.");
+            Failure::new(ErrorCode::InvalidQuery, message)
+        })?;
+        if slot.replace(value).is_some() {
+            let message = format!("The query parameter `{key}` stands twice.");
+            return Err(Failure::new(ErrorCode::InvalidQuery, message));
+        }
+    }
+    Ok(values)
 }
 
 /// Splits a URL into origin, path and query (without `?`); a fragment never reaches a server.

@@ -53,6 +53,12 @@ impl Reply {
         Self { status, headers: Vec::with_capacity(8), body: Body::Empty, cors: true }
     }
 
+    /// Changes the status.
+    pub(crate) fn status(mut self, status: u16) -> Self {
+        self.status = status;
+        self
+    }
+
     /// Adds a header.
     pub(crate) fn header(
         mut self,
@@ -362,7 +368,10 @@ impl From<ForkError> for Failure {
             ForkError::TooDeep => {
                 Self::new(ErrorCode::ForkTooDeep, "The chain of forks is too long.")
             }
-            ForkError::GenerationTooLow { .. } | ForkError::Refused => {
+            ForkError::GenerationTooLow { .. }
+            | ForkError::Refused
+            | ForkError::TooHot
+            | ForkError::Lend(_) => {
                 Self::new(ErrorCode::Unavailable, "The fork could not be made just now; ask again.")
                     .header(name::RETRY_AFTER, "1")
             }

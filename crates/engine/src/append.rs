@@ -174,12 +174,13 @@ impl<L: Log> Stream<L> {
         group: &[Append<L::Bytes>],
         now: UnixMillis,
     ) -> Result<Vec<Result<Appended, AppendError>>, LogError> {
+        let (room, bytes_max) = (self.room(), self.bounds.bytes_max);
         let Some(current) = &mut self.current else { return Ok(Vec::new()) };
         let mut rows = Rows::new(current, now);
         let mut replies = Vec::with_capacity(group.len());
         for append in group {
             // A log that fails in the middle of planning fails the group: memory has moved on.
-            let reply = match admit(&self.log, current, append, self.bytes_max) {
+            let reply = match admit(&self.log, current, append, (room, bytes_max)) {
                 Err(AppendError::Missing(Missing::Log(error))) => {
                     self.stale = true;
                     return Err(error);
@@ -213,7 +214,7 @@ fn admit<L: Log>(
     log: &L,
     current: &mut Current,
     append: &Append<L::Bytes>,
-    bytes_max: u64,
+    (room, bytes_max): (u64, u64),
 ) -> Result<Admitted<L::Bytes>, AppendError> {
     let body = wire_body(current, append)?;
     let next = current.tail_offset();
@@ -256,7 +257,7 @@ fn admit<L: Log>(
         (Some(seq), Some(last)) if seq <= last => {
             Err(AppendError::SeqConflict { last: last.clone() })
         }
-        _ if !body.is_empty() && current.tail.0.saturating_add(body.len()) > bytes_max => {
+        _ if !body.is_empty() && current.hot_bytes().saturating_add(body.len()) > room => {
             Err(AppendError::Full { bytes_max })
         }
         _ => Ok(Admitted::New(body)),
@@ -407,6 +408,7 @@ impl<B: Blob> Rows<B> {
             Ok([only]) => only,
             Err(parts) => B::concat(&parts),
         };
+        current.hot_ends += head.ends.len() as u64;
         let head = Head { time: self.time, ..head }.encode();
         current.rows += 1;
         current.head_bytes += head.len() as u64;
@@ -424,15 +426,20 @@ pub(crate) fn plan_checkpoint<B>(current: &mut Current, writes: &mut Vec<Write<B
     let due = current.rows >= CHECKPOINT_ROWS
         || current.head_bytes >= HEAD_BYTES_MAX
         || current.producers.dirty_len() >= DIRTY_PRODUCERS_MAX;
-    if !due {
-        return;
+    if due {
+        checkpoint(current, writes);
     }
+}
+
+/// Writes down what the headers since the last checkpoint say.
+pub(crate) fn checkpoint<B>(current: &mut Current, writes: &mut Vec<Write<B>>) {
     let generation = current.life.generation;
     let as_of = current.tail;
     for (id, state) in current.producers.take_dirty() {
         writes.push(Write::Producer { generation, id, state, as_of });
     }
     current.life.checkpoint = as_of;
+    current.life.hot_ends = current.hot_ends;
     current.life.seq.clone_from(&current.seq);
     current.life.closed.clone_from(&current.closed);
     current.life.touched = current.touched;

@@ -92,12 +92,13 @@ impl<L: Log> Stream<L> {
             lifetime: request.lifetime,
             touched: now,
             checkpoint: Position(0),
+            hot_ends: 0,
             seq: None,
             closed: Closed::No,
             origin: None,
         });
         let mut writes = vec![Write::Life(current.life.clone())];
-        writes.extend(first_bytes(&mut current, request, self.bytes_max, now)?);
+        writes.extend(first_bytes(&mut current, request, self.room(), now)?);
         self.begin(current, writes, now)
     }
 
@@ -112,6 +113,9 @@ impl<L: Log> Stream<L> {
         current.touched = now;
         let created = current.created(true);
         self.attached_until = UnixMillis::default();
+        if self.rotation.as_ref().is_some_and(|row| row.generation != current.life.generation) {
+            self.rotation = None;
+        }
         match current.expires(UnixMillis::default()) {
             Some(due) => self.plan_duty(&mut writes, Duty::Expire, due),
             None => self.plan_no_duty(&mut writes, Duty::Expire),
@@ -158,7 +162,7 @@ pub(crate) fn first_bytes<B: Blob>(
                 B::from_vec(framed.wire)
             }
         };
-        if current.tail.0.saturating_add(body.len()) > bytes_max {
+        if current.hot_bytes().saturating_add(body.len()) > bytes_max {
             return Err(CreateError::Full { bytes_max });
         }
         if !body.is_empty() {

@@ -2,7 +2,10 @@
 //!
 //! A life that forks still reference becomes soft-deleted. Any other is buried: one commit makes
 //! it invisible, writes the tombstone, and either erases its few rows or leaves them to the duty
-//! `Erase`, which works in bounded steps while the path may already live again.
+//! `Erase`, which works in bounded steps while the path may already live again. The life's own
+//! objects in the store get a deletion marker in the commit that takes their segment away.
+
+use std::ops::Range;
 
 use protocol::time::UnixMillis;
 
@@ -57,15 +60,19 @@ impl<L: Log> Stream<L> {
         source: Source,
     ) -> Result<(), LogError> {
         let Some(current) = &self.current else { return Ok(()) };
-        let mut life = current.life.clone();
+        let (mut life, hot) = (current.life.clone(), current.hot_bytes());
         let tombstone = Tombstone {
             generation: life.generation.max(self.tombstone.generation),
             // A close without bytes uses the tail's key.
             next_base: Key(current.key(current.tail).0.saturating_add(1)),
         };
         let keys = life.base..tombstone.next_base;
+        let segments = self.log.segment_names(keys.clone(), ERASE_ROWS + 1)?;
         let few = self.log.extents(keys.clone(), ERASE_ROWS + 1)?.len() <= ERASE_ROWS as usize
+            && segments.len() <= ERASE_ROWS as usize
             && !self.log.has_producers(life.generation)?;
+        // Memory moves on only after the last read, which may fail.
+        self.plan_no_rotation(writes, now);
         if let (Source::Release, Some(origin)) = (source, &life.origin) {
             let release =
                 Release { generation: life.generation, source: origin.source.clone(), attempts: 0 };
@@ -74,9 +81,11 @@ impl<L: Log> Stream<L> {
         }
         writes.push(Write::Tombstone(tombstone));
         if few {
-            writes.push(Write::EraseExtents { keys, rows: ERASE_ROWS });
+            writes.push(Write::EraseExtents { keys: keys.clone(), rows: ERASE_ROWS });
+            self.plan_garbage(writes, keys, segments, now);
             writes.push(Write::DropLife(life.generation));
         } else {
+            self.dead_bytes = self.dead_bytes.saturating_add(hot);
             life.phase = Phase::Erasing;
             writes.push(Write::Life(life));
             self.plan_duty(writes, Duty::Erase, now);
@@ -88,31 +97,60 @@ impl<L: Log> Stream<L> {
         Ok(())
     }
 
+    /// Plans the end of the first segments of a dead life: its own objects get a marker each.
+    fn plan_garbage(
+        &mut self,
+        writes: &mut Vec<Write<L::Bytes>>,
+        keys: Range<Key>,
+        segments: Vec<(String, bool)>,
+        now: UnixMillis,
+    ) {
+        if segments.is_empty() {
+            return;
+        }
+        writes.push(Write::EraseSegments { keys, rows: ERASE_ROWS });
+        let due = now.saturating_add_ms(self.bounds.grace_ms);
+        for (name, own) in segments.into_iter().take(ERASE_ROWS as usize) {
+            if own {
+                self.mark(writes, name, due);
+            }
+        }
+    }
+
     /// One bounded step of erasing dead lives. `true` when there is more to do.
-    pub(crate) fn erase_step(&mut self) -> Result<bool, LogError> {
+    pub(crate) fn erase_step(&mut self, now: UnixMillis) -> Result<bool, LogError> {
         let lives = self.log.lives(LIVES_MAX)?;
+        let mut more = lives.iter().filter(|life| life.phase == Phase::Erasing).count() > 1;
         let mut end = KEY_END;
         for life in &lives {
             if life.phase == Phase::Erasing {
-                let done = self.erase_life_step(life, end)?;
-                return Ok(
-                    !done || lives.iter().filter(|life| life.phase == Phase::Erasing).count() > 1
-                );
+                more |= !self.erase_life_step(life, end, now)?;
+                break;
             }
             end = life.base;
         }
-        Ok(false)
+        // The rows are gone: without the count, memory does not match the log.
+        self.dead_bytes = self.count_dead_bytes().inspect_err(|_| self.stale = true)?;
+        Ok(more)
     }
 
     /// Erases up to [`ERASE_ROWS`] rows of each table of a dead life; `true` when it was the rest.
-    fn erase_life_step(&mut self, life: &Life, end: Key) -> Result<bool, LogError> {
+    fn erase_life_step(
+        &mut self,
+        life: &Life,
+        end: Key,
+        now: UnixMillis,
+    ) -> Result<bool, LogError> {
         let keys = life.base..end;
-        let few = self.log.extents(keys.clone(), ERASE_ROWS + 1)?.len() <= ERASE_ROWS as usize;
+        let segments = self.log.segment_names(keys.clone(), ERASE_ROWS + 1)?;
+        let few = self.log.extents(keys.clone(), ERASE_ROWS + 1)?.len() <= ERASE_ROWS as usize
+            && segments.len() <= ERASE_ROWS as usize;
+        let producers = self.log.has_producers(life.generation)?;
         let mut writes = vec![
-            Write::EraseExtents { keys, rows: ERASE_ROWS },
+            Write::EraseExtents { keys: keys.clone(), rows: ERASE_ROWS },
             Write::EraseProducers { generation: life.generation, rows: ERASE_ROWS },
         ];
-        let producers = self.log.has_producers(life.generation)?;
+        self.plan_garbage(&mut writes, keys, segments, now);
         if few && !producers {
             writes.push(Write::DropLife(life.generation));
         }

@@ -1,7 +1,8 @@
 //! Duties: what the object's one alarm sees to.
 //!
 //! Each duty is bounded and idempotent and sets its own next time. What needs another object (a
-//! release) is handed out; the caller reports back. Whatever fails stays in the table and comes
+//! release) or the object store (a marker, an interrupted upload) is handed out; the caller reports
+//! back. Whatever fails stays in the table and comes
 //! due again.
 
 use protocol::offset::Generation;
@@ -9,7 +10,8 @@ use protocol::time::UnixMillis;
 
 use crate::fork::FORK_PATIENCE_MS;
 use crate::life::Phase;
-use crate::log::{Duty, Log, LogError, Release, Write};
+use crate::log::{Duty, Log, LogError, Marker, Release, Write};
+use crate::rotate::{Rotation, UPLOAD_PATIENCE_MS};
 use crate::stream::Stream;
 
 /// Releases handed out at a time.
@@ -19,34 +21,58 @@ const RELEASES_MAX: u32 = 32;
 const RELEASE_PAUSE_MS: u64 = 2_000;
 const RELEASE_PAUSE_MS_MAX: u64 = 3_600_000;
 
+/// Deletion markers handed out at a time.
+const MARKERS_MAX: u32 = 256;
+
+/// How long a deletion may take before its markers are handed out again.
+const SWEEP_PATIENCE_MS: u64 = 60_000;
+
+/// What the instance is in the middle of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Busy {
+    /// A request is making a fork here.
+    pub making_fork: bool,
+    /// An upload is under way.
+    pub rotating: bool,
+}
+
+/// What is due outside of the object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Due {
+    /// Sources to tell that a fork is gone; each must be answered with [`Stream::released`] or it
+    /// comes due again.
+    pub releases: Vec<Release>,
+    /// Objects to delete; to be answered with [`Stream::swept`].
+    pub markers: Vec<Marker>,
+    /// An upload that lost its instance: collect its range again, look for the object, and answer
+    /// with [`Stream::publish`] or [`Stream::rotation_failed`].
+    pub upload: Option<Rotation>,
+}
+
 impl<L: Log> Stream<L> {
-    /// Does what is due and sets the alarm for what is not. Returns the releases to deliver now.
-    ///
-    /// `making_fork`: whether a request of this very instance is still making the fork.
+    /// Does what is due and sets the alarm for what is not.
     ///
     /// # Errors
     /// [`LogError`]; what was not done is still in the table: set the alarm and come again.
-    pub fn on_alarm(
-        &mut self,
-        making_fork: bool,
-        now: UnixMillis,
-    ) -> Result<Vec<Release>, LogError> {
+    pub fn on_alarm(&mut self, busy: Busy, now: UnixMillis) -> Result<Due, LogError> {
         self.settle(now)?;
         // The platform takes the alarm away before it calls.
         self.alarm = None;
         let due: Vec<Duty> =
             self.duties.iter().filter(|(_, at)| **at <= now).map(|(duty, _)| *duty).collect();
-        let mut releases = Vec::new();
+        let mut handed = Due::default();
         for duty in due {
             match duty {
                 Duty::Expire => self.reschedule_expiry(now)?,
                 Duty::Erase => self.do_erase(now)?,
-                Duty::Fork => self.do_fork(making_fork, now)?,
-                Duty::Release => releases = self.due_releases(now)?,
+                Duty::Fork => self.do_fork(busy.making_fork, now)?,
+                Duty::Release => handed.releases = self.due_releases(now)?,
+                Duty::Rotate => handed.upload = self.do_rotate(busy.rotating, now)?,
+                Duty::Sweep => handed.markers = self.due_markers(now)?,
             }
         }
         self.set_alarm()?;
-        Ok(releases)
+        Ok(handed)
     }
 
     /// The releases to deliver now; each must be answered with [`Stream::released`] or it comes
@@ -106,7 +132,7 @@ impl<L: Log> Stream<L> {
     }
 
     fn do_erase(&mut self, now: UnixMillis) -> Result<(), LogError> {
-        let more = self.erase_step()?;
+        let more = self.erase_step(now)?;
         let mut writes = Vec::new();
         match more {
             true => self.plan_duty(&mut writes, Duty::Erase, now),
@@ -125,6 +151,38 @@ impl<L: Log> Stream<L> {
             return self.abandon_fork(true, now);
         }
         self.commit(writes)
+    }
+
+    /// The upload that lost its instance, if one did. Without an upload, a pause is over.
+    fn do_rotate(&mut self, busy: bool, now: UnixMillis) -> Result<Option<Rotation>, LogError> {
+        let upload = self.interrupted();
+        let mut writes = Vec::new();
+        match &upload {
+            None => self.plan_no_duty(&mut writes, Duty::Rotate),
+            Some(_) => {
+                let due = now.saturating_add_ms(UPLOAD_PATIENCE_MS);
+                self.plan_duty(&mut writes, Duty::Rotate, due);
+            }
+        }
+        self.commit(writes)?;
+        Ok(upload.filter(|_| !busy))
+    }
+
+    fn due_markers(&mut self, now: UnixMillis) -> Result<Vec<Marker>, LogError> {
+        let known = self.log.markers(MARKERS_MAX)?;
+        let next = known.iter().map(|marker| marker.due).find(|due| *due > now);
+        let due: Vec<Marker> = known.into_iter().filter(|marker| marker.due <= now).collect();
+        let mut writes = Vec::new();
+        match (due.is_empty(), next) {
+            (false, _) => {
+                let again = now.saturating_add_ms(SWEEP_PATIENCE_MS);
+                self.plan_duty(&mut writes, Duty::Sweep, again);
+            }
+            (true, Some(next)) => self.plan_duty(&mut writes, Duty::Sweep, next),
+            (true, None) => self.plan_no_duty(&mut writes, Duty::Sweep),
+        }
+        self.commit(writes)?;
+        Ok(due)
     }
 
     /// Sets the alarm to the earliest duty, whatever was set before.

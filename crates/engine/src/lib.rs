@@ -28,6 +28,7 @@
 
 pub mod append;
 mod codec;
+pub mod cold;
 pub mod create;
 pub mod delete;
 pub mod duties;
@@ -39,6 +40,9 @@ pub mod log;
 pub mod offsets;
 pub mod producers;
 pub mod read;
+pub mod rotate;
+pub mod segments;
 mod stream;
+pub mod sums;
 
-pub use stream::{Missing, Stream};
+pub use stream::{Bounds, Missing, Stream};

@@ -206,6 +206,8 @@ pub struct Life {
     pub touched: UnixMillis,
     /// The position as of which `seq`, `closed` and the producers' table hold.
     pub checkpoint: Position,
+    /// Ends of appends in hot rows as of the checkpoint.
+    pub hot_ends: u64,
     /// Last `Stream-Seq` as of the checkpoint.
     pub seq: Option<StreamSeq>,
     /// Close state as of the checkpoint.

@@ -7,6 +7,7 @@ use protocol::limits::CHECKPOINT_ROWS;
 use protocol::offset::Position;
 use protocol::time::UnixMillis;
 
+use crate::cold::SegmentCache;
 use crate::extent::Head;
 use crate::life::{Life, Phase, Tombstone};
 use crate::log::{ExtentRow, Key, Log, LogError};
@@ -31,8 +32,32 @@ impl<L: Log> Stream<L> {
             Some(life) if life.phase != Phase::Erasing => Some(self.load_life(life)?),
             _ => None,
         };
+        self.rotation = match &self.current {
+            Some(current) => self.log.rotation(current.life.generation)?,
+            None => None,
+        };
+        self.segment = SegmentCache::default();
+        self.last_page = None;
+        self.dead_bytes = self.count_dead_bytes()?;
         self.stale = false;
         Ok(())
+    }
+
+    /// Hot bytes of the lives that are being erased.
+    pub(crate) fn count_dead_bytes(&self) -> Result<u64, LogError> {
+        let mut bytes = 0u64;
+        let mut end = KEY_END;
+        for life in self.log.lives(LIVES_MAX)? {
+            if life.phase == Phase::Erasing {
+                let keys = life.base..end;
+                let first = self.log.extents(keys.clone(), 1)?.first().map(|row| row.key);
+                let last = self.log.last_extent(keys)?.map(|row| row.end());
+                let length = |first: Key| last.map_or(0, |last| last.0.saturating_sub(first.0));
+                bytes = bytes.saturating_add(first.map_or(0, length));
+            }
+            end = life.base;
+        }
+        Ok(bytes)
     }
 
     fn load_life(&self, life: Life) -> Result<Current, LogError> {
@@ -43,6 +68,10 @@ impl<L: Log> Stream<L> {
         };
         let mut current = Current::new(life);
         current.perhaps_touched = current.touched.saturating_add_ms(slack);
+        if let Some(last) = self.log.last_segment(base..KEY_END)? {
+            current.cold = current.life.position(last.end());
+            current.tail = current.cold;
+        }
         if let Some(last) = self.log.last_extent(base..KEY_END)? {
             current.tail = current.life.position(last.end());
         }
@@ -76,6 +105,7 @@ impl Current {
         let head = decode(row)?;
         self.rows += 1;
         self.head_bytes += row.head.len() as u64;
+        self.hot_ends += head.ends.len() as u64;
         for producer in &head.producers {
             self.producers.accept(producer);
         }

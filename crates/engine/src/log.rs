@@ -111,6 +111,67 @@ impl ExtentRow {
     }
 }
 
+/// A segment: a sealed range of the log in the object store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentRow {
+    /// Key of the first byte.
+    pub key: Key,
+    /// Bytes of the log that it holds, from the object's first byte on. A fork's last segment may
+    /// hold fewer than the object has.
+    pub length: u64,
+    /// Name of the object.
+    pub name: String,
+    /// Whether the object was made by this life: then it is deleted with it.
+    pub own: bool,
+    /// Bytes of the object.
+    pub size: u64,
+    /// CRC-32C of each block of the object, see [`protocol::limits::SEGMENT_BLOCK_BYTES`].
+    pub sums: Vec<u32>,
+    /// Where appends end, counted from the segment's start, ascending; the last is `length`.
+    pub ends: Vec<u64>,
+}
+
+impl SegmentRow {
+    /// Key after the last byte.
+    #[must_use]
+    pub fn end(&self) -> Key {
+        Key(self.key.0.saturating_add(self.length))
+    }
+}
+
+/// A row of the table `rotations`: the upload that a life is making, or made last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RotationRow {
+    /// Generation of the life.
+    pub generation: Generation,
+    /// Uploads begun so far: part of their names, so that no name is used twice.
+    pub attempt: u64,
+    /// The intent, while there is one.
+    pub intent: Option<Intent>,
+}
+
+/// An object that is being uploaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intent {
+    /// Name of the object.
+    pub name: String,
+    /// First position.
+    pub from: Position,
+    /// Position after the last byte.
+    pub to: Position,
+}
+
+/// A row of the table `markers`: an object that nothing references any more.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Marker {
+    /// When it may be deleted, or tried again.
+    pub due: UnixMillis,
+    /// Name of the object.
+    pub name: String,
+    /// Failed attempts so far, for the back-off.
+    pub attempts: u32,
+}
+
 /// Last accepted tuple of a producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProducerState {
@@ -131,11 +192,16 @@ pub enum Duty {
     Fork,
     /// Sources wait to hear that a fork of theirs is gone.
     Release,
+    /// An upload may have lost its instance, or is to be tried again.
+    Rotate,
+    /// Objects that nothing references wait to be deleted.
+    Sweep,
 }
 
 impl Duty {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Expire, Self::Erase, Self::Fork, Self::Release];
+    pub const ALL: [Self; 6] =
+        [Self::Expire, Self::Erase, Self::Fork, Self::Release, Self::Rotate, Self::Sweep];
 
     /// The number stored in the table.
     #[must_use]
@@ -145,6 +211,8 @@ impl Duty {
             Self::Erase => 2,
             Self::Fork => 3,
             Self::Release => 4,
+            Self::Rotate => 5,
+            Self::Sweep => 6,
         }
     }
 
@@ -232,6 +300,23 @@ pub enum Write<B> {
         /// At most so many rows.
         rows: u32,
     },
+    /// Stores a segment's row.
+    Segment(SegmentRow),
+    /// Erases the first `rows` segments with keys in the range.
+    EraseSegments {
+        /// Keys to erase.
+        keys: Range<Key>,
+        /// At most so many rows.
+        rows: u32,
+    },
+    /// Stores a life's rotation.
+    Rotation(RotationRow),
+    /// Removes a life's rotation.
+    DropRotation(Generation),
+    /// Stores a deletion marker.
+    Marker(Marker),
+    /// Removes a deletion marker.
+    DropMarker(Marker),
     /// Stores a fork's row at its source.
     Fork(ForkId, ForkRow),
     /// Removes a fork's row at its source.
@@ -308,6 +393,37 @@ pub trait Log {
     /// # Errors
     /// [`LogError::Corrupt`] when the extents do not cover the range.
     fn read(&self, keys: Range<Key>, framing: Framing) -> Result<Self::Bytes, LogError>;
+
+    /// Segments with keys in the range, ascending, at most `limit`.
+    ///
+    /// # Errors
+    /// See [`Log::tombstone`].
+    fn segments(&self, keys: Range<Key>, limit: u32) -> Result<Vec<SegmentRow>, LogError>;
+
+    /// The segment with the highest key in the range.
+    ///
+    /// # Errors
+    /// See [`Log::tombstone`].
+    fn last_segment(&self, keys: Range<Key>) -> Result<Option<SegmentRow>, LogError>;
+
+    /// Names of the segments with keys in the range, ascending, at most `limit`, and whether they
+    /// are the life's own.
+    ///
+    /// # Errors
+    /// See [`Log::tombstone`].
+    fn segment_names(&self, keys: Range<Key>, limit: u32) -> Result<Vec<(String, bool)>, LogError>;
+
+    /// A life's rotation.
+    ///
+    /// # Errors
+    /// See [`Log::tombstone`].
+    fn rotation(&self, generation: Generation) -> Result<Option<RotationRow>, LogError>;
+
+    /// Deletion markers, the earliest due first, at most `limit`.
+    ///
+    /// # Errors
+    /// See [`Log::tombstone`].
+    fn markers(&self, limit: u32) -> Result<Vec<Marker>, LogError>;
 
     /// A producer's state as of the checkpoint.
     ///

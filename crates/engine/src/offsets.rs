@@ -123,6 +123,10 @@ impl<L: Log> Stream<L> {
         if !current.is_json() {
             return Ok(self.align_yjs(current, position)?);
         }
+        if position <= current.cold {
+            // `Stream::boundary` has looked, or tells where to look.
+            return Ok(position);
+        }
         let before = current.key(Position(position.0.saturating_sub(1)));
         let byte = self.log.read(before..current.key(position), Framing::Raw)?;
         match byte.to_vec().first() {
@@ -144,6 +148,9 @@ impl<L: Log> Stream<L> {
 
     /// Whether an append ended at the position.
     pub(crate) fn is_end(&self, current: &Current, position: Position) -> Result<bool, LogError> {
+        if position <= current.cold {
+            return if position.0 == 0 { Ok(false) } else { self.is_cold_end(current, position) };
+        }
         // The row that holds the byte before the position.
         let keys = current.life.base..current.key(position);
         let Some(row) = self.log.last_extent(keys)? else { return Ok(false) };

@@ -2,13 +2,17 @@
 //!
 //! A page holds at most about `chunk` bytes and comes from one source. In JSON mode it ends at a
 //! message boundary: at the last row within the chunk that completes its append, or, when there
-//! is none, at the first one after it. Other content types may be cut anywhere.
+//! is none, at the first one after it. Other content types may be cut anywhere. Of cold bytes the
+//! page says where they are ([`crate::cold`]).
+
+use std::ops::Range;
 
 use protocol::content_type::ContentType;
 use protocol::offset::{Generation, Offset, OffsetParam, Position};
 use protocol::sse::utf8_cut;
 use protocol::time::UnixMillis;
 
+use crate::cold::Content;
 use crate::load::{KEY_END, decode};
 use crate::log::{Blob, ExtentRow, Framing, Key, Log, LogError};
 use crate::offsets::OffsetError;
@@ -24,8 +28,8 @@ pub struct Page<B> {
     pub from: Position,
     /// Position after the last byte.
     pub to: Position,
-    /// The bytes, framed as asked for.
-    pub bytes: B,
+    /// The bytes: framed as asked for when they are here, as stored when they are not.
+    pub content: Content<B>,
     /// Offset to read from next.
     pub next: Offset,
     /// Generation of the stream's life: with `from`, `to` and `closed` it names the bytes for ever.
@@ -38,6 +42,28 @@ pub struct Page<B> {
     /// Whether the page reaches the tail of a closed stream.
     pub closed: bool,
 }
+
+/// The hot page that was read last. Many readers ask for the same: the first page, or the one that
+/// was just appended.
+pub(crate) struct LastPage<B> {
+    key: PageKey,
+    page: Page<B>,
+}
+
+/// What a page depends on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct PageKey {
+    generation: Generation,
+    from: Position,
+    chunk: u64,
+    dress: Dress,
+    cold: Position,
+    tail: Position,
+    closed: bool,
+}
+
+/// Larger pages are not kept: an isolate has many objects and 128 MB.
+const KEPT_BYTES_MAX: u64 = 64 << 10;
 
 /// What a page is dressed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,21 +131,40 @@ impl<L: Log> Stream<L> {
         self.live(now)?;
         let Some(current) = &self.current else { return Err(Missing::NotFound.into()) };
         let from = from.min(current.tail);
-        let to = self.page_end(current, from, chunk.max(1))?;
-        let keys = current.key(from)..current.key(to);
-        let bytes = match dress {
-            Dress::Response if current.is_json() && from == to => {
-                L::Bytes::from_vec(b"[]".to_vec())
-            }
-            Dress::Response if current.is_json() => self.log.read(keys, Framing::JsonArray)?,
-            Dress::Response | Dress::Wire => self.log.read(keys, Framing::Raw)?,
+        let key = PageKey {
+            generation: current.life.generation,
+            from,
+            chunk,
+            dress,
+            cold: current.cold,
+            tail: current.tail,
+            closed: current.closed.is_closed(),
+        };
+        if let Some(last) = self.last_page.as_ref().filter(|last| last.key == key) {
+            return Ok(last.page.clone());
+        }
+        let page = self.read_page(current, key)?;
+        if matches!(&page.content, Content::Hot(bytes) if bytes.len() <= KEPT_BYTES_MAX) {
+            self.last_page = Some(LastPage { key, page: page.clone() });
+        }
+        Ok(page)
+    }
+
+    fn read_page(&self, current: &Current, key: PageKey) -> Result<Page<L::Bytes>, LogError> {
+        let PageKey { from, chunk, dress, .. } = key;
+        let (to, content) = if from < current.cold {
+            let to = self.cold_page_end(current, from, chunk.max(1))?;
+            (to, Content::Cold(self.locate_cold(current, from, to)?))
+        } else {
+            let to = self.page_end(current, from, chunk.max(1))?;
+            (to, Content::Hot(self.hot_bytes(current, from..to, dress)?))
         };
         let up_to_date = to == current.tail;
         let generation = current.life.generation;
         Ok(Page {
             from,
             to,
-            bytes,
+            content,
             next: current.offset(to),
             generation,
             immutable: !up_to_date && current.offset(from).generation == generation,
@@ -141,6 +186,22 @@ impl<L: Log> Stream<L> {
     /// The offset of a position of the current life.
     pub fn offset_of(&self, position: Position) -> Option<Offset> {
         self.current.as_ref().map(|current| current.offset(position))
+    }
+
+    fn hot_bytes(
+        &self,
+        current: &Current,
+        range: Range<Position>,
+        dress: Dress,
+    ) -> Result<L::Bytes, LogError> {
+        let keys = current.key(range.start)..current.key(range.end);
+        match dress {
+            Dress::Response if current.is_json() && range.is_empty() => {
+                Ok(L::Bytes::from_vec(b"[]".to_vec()))
+            }
+            Dress::Response if current.is_json() => self.log.read(keys, Framing::JsonArray),
+            Dress::Response | Dress::Wire => self.log.read(keys, Framing::Raw),
+        }
     }
 
     fn page_end(

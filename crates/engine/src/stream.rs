@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 
 use protocol::headers::StreamSeq;
 use protocol::lifetime::Lifetime;
+use protocol::limits;
 use protocol::offset::{Generation, Offset, Position};
 use protocol::time::UnixMillis;
 
+use crate::cold::SegmentCache;
 use crate::life::{Closed, Life, Phase, Tombstone};
-use crate::log::{Duty, Log, LogError, Write};
+use crate::log::{Duty, Log, LogError, RotationRow, Write};
 use crate::producers::Producers;
+use crate::read::LastPage;
 
 /// One stream path. Every verb is load → plan → commit: what it returns is stored.
 ///
@@ -24,8 +27,18 @@ pub struct Stream<L: Log> {
     pub(crate) alarm: Option<UnixMillis>,
     /// Until when live readers are known to be attached: they defer a sliding lifetime.
     pub(crate) attached_until: UnixMillis,
-    /// Most bytes that the stream may hold.
-    pub(crate) bytes_max: u64,
+    /// Bounds that the deployment sets.
+    pub(crate) bounds: Bounds,
+    /// The current life's upload, and how many were begun before.
+    pub(crate) rotation: Option<RotationRow>,
+    /// Uploads that have failed in a row, as far as this instance knows.
+    pub(crate) upload_failures: u32,
+    /// Hot bytes of dead lives that are still to be erased.
+    pub(crate) dead_bytes: u64,
+    /// The segment that was looked at last.
+    pub(crate) segment: SegmentCache,
+    /// The hot page that was read last.
+    pub(crate) last_page: Option<LastPage<L::Bytes>>,
     /// Memory does not match the log: a commit failed.
     pub(crate) stale: bool,
 }
@@ -34,6 +47,10 @@ pub struct Stream<L: Log> {
 pub(crate) struct Current {
     pub(crate) life: Life,
     pub(crate) tail: Position,
+    /// End of the last segment: bytes before it lie in the object store.
+    pub(crate) cold: Position,
+    /// Ends of appends in hot rows.
+    pub(crate) hot_ends: u64,
     pub(crate) seq: Option<StreamSeq>,
     pub(crate) closed: Closed,
     pub(crate) producers: Producers,
@@ -44,6 +61,34 @@ pub(crate) struct Current {
     /// Rows and header bytes since the checkpoint: what a wake-up has to read.
     pub(crate) rows: u64,
     pub(crate) head_bytes: u64,
+}
+
+/// What the deployment allows a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Most hot bytes.
+    pub bytes_max: u64,
+    /// Hot bytes from which on a segment is made.
+    pub segment_bytes: u64,
+    /// Ends of appends in hot rows from which on a segment is made.
+    pub segment_appends: u64,
+    /// Hot bytes that a fork copies at most.
+    pub fork_copy_bytes_max: u64,
+    /// How long an object stays after nothing references it: longer than any read that was told
+    /// of it before.
+    pub grace_ms: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            bytes_max: limits::STREAM_BYTES_MAX,
+            segment_bytes: limits::SEGMENT_BYTES,
+            segment_appends: limits::SEGMENT_APPENDS,
+            fork_copy_bytes_max: limits::FORK_COPY_BYTES_MAX,
+            grace_ms: limits::SEGMENT_GRACE_MS,
+        }
+    }
 }
 
 /// Why a verb found no stream to act on.
@@ -91,7 +136,12 @@ impl<L: Log> Stream<L> {
             duties: BTreeMap::new(),
             alarm: None,
             attached_until: UnixMillis::default(),
-            bytes_max: protocol::limits::STREAM_BYTES_MAX,
+            bounds: Bounds::default(),
+            rotation: None,
+            upload_failures: 0,
+            dead_bytes: 0,
+            segment: SegmentCache::default(),
+            last_page: None,
             stale: true,
         };
         stream.reload()?;
@@ -137,10 +187,20 @@ impl<L: Log> Stream<L> {
         self.duties.values().min().copied()
     }
 
-    /// Sets how many bytes the stream may hold (default
-    /// [`STREAM_BYTES_MAX`](protocol::limits::STREAM_BYTES_MAX)).
-    pub fn set_bytes_max(&mut self, bytes_max: u64) {
-        self.bytes_max = bytes_max;
+    /// Sets the bounds of the deployment.
+    pub fn set_bounds(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
+    }
+
+    /// Hot bytes that the object holds, those of dead lives included, and how many it may.
+    pub fn quota(&self) -> (u64, u64) {
+        let hot = self.current.as_ref().map_or(0, Current::hot_bytes);
+        (hot.saturating_add(self.dead_bytes), self.bounds.bytes_max)
+    }
+
+    /// Hot bytes that the current life may hold.
+    pub(crate) fn room(&self) -> u64 {
+        self.bounds.bytes_max.saturating_sub(self.dead_bytes)
     }
 
     /// The content type of the stream that clients see, without touching anything.
@@ -269,6 +329,8 @@ impl Current {
     pub(crate) fn new(life: Life) -> Self {
         Self {
             tail: Position(0),
+            cold: Position(0),
+            hot_ends: life.hot_ends,
             seq: life.seq.clone(),
             closed: life.closed.clone(),
             producers: Producers::default(),
@@ -278,6 +340,11 @@ impl Current {
             head_bytes: 0,
             life,
         }
+    }
+
+    /// Bytes in hot rows.
+    pub(crate) fn hot_bytes(&self) -> u64 {
+        self.tail.0.saturating_sub(self.cold.0)
     }
 
     pub(crate) fn is_json(&self) -> bool {

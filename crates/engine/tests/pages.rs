@@ -4,10 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
 
 use engine::append::Append;
+use engine::cold::Content;
 use engine::create::Create;
 use engine::log::memory::MemoryLog;
 use engine::read::Dress;
-use engine::{Missing, Stream};
+use engine::{Bounds, Missing, Stream};
 use proptest::prelude::*;
 use protocol::content_type::ContentType;
 use protocol::lifetime::Lifetime;
@@ -50,7 +51,8 @@ fn follow(stream: &mut Stream<MemoryLog>, chunk: u64) -> Vec<Vec<u8>> {
         let from = stream.locate(offset, NOW).unwrap();
         let page = stream.page(from, chunk, Dress::Wire, NOW).unwrap();
         assert_eq!(stream.locate(OffsetParam::At(page.next), NOW), Ok(page.to));
-        pages.push(page.bytes);
+        let Content::Hot(bytes) = page.content else { unreachable!("nothing is cold") };
+        pages.push(bytes);
         if page.up_to_date {
             return pages;
         }
@@ -111,7 +113,7 @@ fn a_reader_that_leaves_moves_the_end_of_a_sliding_lifetime() {
 fn a_full_stream_takes_no_bytes_and_can_be_closed() {
     let mut stream = stream("text/plain", Lifetime::Unlimited);
     append(&mut stream, vec![vec![b'x'; 10]]);
-    stream.set_bytes_max(10);
+    stream.set_bounds(Bounds { bytes_max: 10, ..Bounds::default() });
     let close = |body: &[u8]| Append {
         content_type: stream_type(),
         body: body.to_vec(),

@@ -176,6 +176,9 @@ error_codes! {
     StorageFailed "STORAGE_FAILED" 500
         "Storage refused a read or a write; nothing was changed."
         "Try again; the operator finds the cause in the log."
+    SegmentCorrupt "SEGMENT_CORRUPT" 500
+        "The object store lost or damaged the segment that holds the range; nothing was deleted."
+        "Read other ranges; the operator finds the segment's name in the log."
     Internal "INTERNAL" 500
         "The service met a state that it does not expect."
         "Report it with the request id."

@@ -120,6 +120,39 @@ const _: () = assert!(
     "the log must leave room in its object"
 );
 
+// Segments.
+
+/// Hot bytes from which on they are moved to a segment: large enough that an upload costs next to
+/// nothing per append, small enough to be held in memory while it is uploaded.
+pub const SEGMENT_BYTES: u64 = 8 * MIB;
+
+/// Largest segment that an operator may ask for.
+pub const SEGMENT_BYTES_CEILING: u64 = 32 * MIB;
+
+/// Hot appends from which on they are moved to a segment. Bounds the rows that one transaction
+/// deletes, and the list of append ends in a segment's row.
+pub const SEGMENT_APPENDS: u64 = 8 * 1024;
+
+/// Most appends of a segment that an operator may ask for: their ends, at most three bytes each
+/// in the largest segment, must fit one SQL value.
+pub const SEGMENT_APPENDS_CEILING: u64 = 64 * 1024;
+
+const _: () = assert!(
+    SEGMENT_APPENDS_CEILING * 5 < ROW_BYTES_MAX,
+    "the list of append ends must fit one SQL value, generously"
+);
+
+/// How long a segment stays after nothing references it: longer than any read that was told of it
+/// before. Ten times as long for one whose upload may still be under way.
+pub const SEGMENT_GRACE_MS: u64 = 60_000;
+
+/// A segment is checked, and read, in blocks of this size: each has a checksum of its own.
+pub const SEGMENT_BLOCK_BYTES: u64 = 64 * KIB;
+
+/// Hot bytes that a fork copies. A source with more is rotated first, so that what is left to
+/// copy is bounded and the rest is shared.
+pub const FORK_COPY_BYTES_MAX: u64 = 16 * MIB;
+
 /// Forks above a fork. A chain is walked once, when a fork is made.
 pub const FORK_DEPTH_MAX: u64 = 1024;
 
@@ -210,6 +243,12 @@ pub struct Limits {
     pub read_chunk_bytes: u64,
     /// Hot bytes of a stream: see [`STREAM_BYTES_MAX`].
     pub stream_bytes_max: u64,
+    /// Bytes of a segment: see [`SEGMENT_BYTES`].
+    pub segment_bytes: u64,
+    /// Appends of a segment: see [`SEGMENT_APPENDS`].
+    pub segment_appends: u64,
+    /// Milliseconds that an unreferenced segment stays: see [`SEGMENT_GRACE_MS`].
+    pub segment_grace_ms: u64,
 }
 
 impl Default for Limits {
@@ -222,6 +261,9 @@ impl Default for Limits {
             body_bytes_max: BODY_BYTES_MAX,
             read_chunk_bytes: READ_CHUNK_BYTES,
             stream_bytes_max: STREAM_BYTES_MAX,
+            segment_bytes: SEGMENT_BYTES,
+            segment_appends: SEGMENT_APPENDS,
+            segment_grace_ms: SEGMENT_GRACE_MS,
         }
     }
 }
@@ -260,6 +302,14 @@ impl Limits {
                 1,
                 STREAM_BYTES_CEILING,
             )?,
+            segment_bytes: read("SEGMENT_BYTES", default.segment_bytes, 1, SEGMENT_BYTES_CEILING)?,
+            segment_appends: read(
+                "SEGMENT_APPENDS",
+                default.segment_appends,
+                1,
+                SEGMENT_APPENDS_CEILING,
+            )?,
+            segment_grace_ms: read("SEGMENT_GRACE_MS", default.segment_grace_ms, 1, 86_400_000)?,
         })
     }
 }
@@ -307,7 +357,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const NAMES: [&str; 7] = [
+    const NAMES: [&str; 10] = [
         "LONG_POLL_TIMEOUT_MS",
         "SSE_LIFETIME_MS",
         "WAITERS_MAX",
@@ -315,6 +365,9 @@ mod tests {
         "BODY_BYTES_MAX",
         "READ_CHUNK_BYTES",
         "STREAM_BYTES_MAX",
+        "SEGMENT_BYTES",
+        "SEGMENT_APPENDS",
+        "SEGMENT_GRACE_MS",
     ];
 
     fn with(set_name: &str, value: &str) -> Result<Limits, InvalidVariable> {
@@ -337,6 +390,9 @@ mod tests {
             default.body_bytes_max,
             default.read_chunk_bytes,
             default.stream_bytes_max,
+            default.segment_bytes,
+            default.segment_appends,
+            default.segment_grace_ms,
         ];
         for (name, value) in NAMES.into_iter().zip(values) {
             assert_eq!(with(name, &value.to_string()), Ok(default), "{name}");
@@ -345,7 +401,7 @@ mod tests {
 
     #[test]
     fn each_variable_sets_its_field() {
-        let seven = |name: &str| Some((NAMES.iter().position(|n| *n == name)? + 1).to_string());
+        let index = |name: &str| Some((NAMES.iter().position(|n| *n == name)? + 1).to_string());
         let expected = Limits {
             long_poll_timeout_ms: 1,
             sse_lifetime_ms: 2,
@@ -354,8 +410,11 @@ mod tests {
             body_bytes_max: 5,
             read_chunk_bytes: 6,
             stream_bytes_max: 7,
+            segment_bytes: 8,
+            segment_appends: 9,
+            segment_grace_ms: 10,
         };
-        assert_eq!(Limits::from_vars(seven), Ok(expected));
+        assert_eq!(Limits::from_vars(index), Ok(expected));
     }
 
     #[test]

@@ -6,12 +6,14 @@
 //! frame   0        1       2        10       18           26
 //!         version  flags   from     to       generation   payload …
 //!         u8 = 1   u8      u64      u64      u64          to − from bytes
-//! flags   bit 0 up to date, bit 1 closed, others 0
+//! flags   bit 0 up to date, bit 1 closed, bit 2 cold, others 0
 //!
 //! grant   0        1
 //!         tag      up to
 //!         u8 = 1   u64
 //! ```
+//!
+//! The payload of a cold frame is not the bytes but where they are, as JSON.
 //!
 //! **Invariants.** A frame names the range of the log that it carries, so the edge can trim what it
 //! has and see a gap. Credit is an absolute position: a lost or repeated grant does no harm.
@@ -40,6 +42,7 @@ pub const GRANT_BYTES: usize = 9;
 const VERSION: u8 = 1;
 const FLAG_UP_TO_DATE: u8 = 1;
 const FLAG_CLOSED: u8 = 2;
+const FLAG_COLD: u8 = 4;
 const TAG_GRANT: u8 = 1;
 
 /// What a frame says about its payload.
@@ -55,6 +58,8 @@ pub struct FrameHead {
     pub up_to_date: bool,
     /// Whether the stream is closed and `to` its end.
     pub closed: bool,
+    /// Whether the payload says where the bytes are instead of being them.
+    pub cold: bool,
 }
 
 impl FrameHead {
@@ -62,7 +67,8 @@ impl FrameHead {
     #[must_use]
     pub fn encode(&self) -> [u8; FRAME_HEAD_BYTES] {
         let flags = if self.up_to_date { FLAG_UP_TO_DATE } else { 0 }
-            | if self.closed { FLAG_CLOSED } else { 0 };
+            | if self.closed { FLAG_CLOSED } else { 0 }
+            | if self.cold { FLAG_COLD } else { 0 };
         let [f0, f1, f2, f3, f4, f5, f6, f7] = self.from.0.to_le_bytes();
         let [t0, t1, t2, t3, t4, t5, t6, t7] = self.to.0.to_le_bytes();
         let [g0, g1, g2, g3, g4, g5, g6, g7] = self.generation.0.to_le_bytes();
@@ -86,7 +92,7 @@ impl FrameHead {
 pub struct Frame<'a> {
     /// What the frame says about its payload.
     pub head: FrameHead,
-    /// Bytes of the log, `head.to - head.from` of them.
+    /// Bytes of the log, `head.to - head.from` of them, or where they are.
     pub payload: &'a [u8],
 }
 
@@ -109,13 +115,15 @@ impl Frame<'_> {
         if version != VERSION {
             return Err(FrameError::UnknownVersion(version));
         }
-        if flags & !(FLAG_UP_TO_DATE | FLAG_CLOSED) != 0 {
+        if flags & !(FLAG_UP_TO_DATE | FLAG_CLOSED | FLAG_COLD) != 0 {
             return Err(FrameError::UnknownFlags(flags));
         }
         let (from, rest) = split_u64(rest)?;
         let (to, rest) = split_u64(rest)?;
         let (generation, payload) = split_u64(rest)?;
-        if to.checked_sub(from) != Some(payload.len() as u64) {
+        let length = to.checked_sub(from).ok_or(FrameError::PayloadLength)?;
+        let cold = flags & FLAG_COLD != 0;
+        if !cold && length != payload.len() as u64 {
             return Err(FrameError::PayloadLength);
         }
         let head = FrameHead {
@@ -124,6 +132,7 @@ impl Frame<'_> {
             generation: Generation(generation),
             up_to_date: flags & FLAG_UP_TO_DATE != 0,
             closed: flags & FLAG_CLOSED != 0,
+            cold,
         };
         Ok((head, payload))
     }
@@ -213,6 +222,7 @@ mod tests {
             generation: Generation(0x019C_1205_D6F4),
             up_to_date: true,
             closed: true,
+            cold: false,
         };
         Frame { head, payload: b"abc" }
     }
@@ -226,8 +236,13 @@ mod tests {
 
     #[test]
     fn golden_flags() {
-        for (up_to_date, closed, flags) in [(false, false, 0), (true, false, 1), (false, true, 2)] {
-            let head = FrameHead { up_to_date, closed, ..golden().head };
+        for (up_to_date, closed, cold, flags) in [
+            (false, false, false, 0),
+            (true, false, false, 1),
+            (false, true, false, 2),
+            (false, false, true, 4),
+        ] {
+            let head = FrameHead { up_to_date, closed, cold, ..golden().head };
             assert_eq!(head.encode()[1], flags);
         }
     }
@@ -262,7 +277,7 @@ mod tests {
             bytes
         };
         assert_eq!(Frame::decode(&with(0, 2)), Err(FrameError::UnknownVersion(2)));
-        assert_eq!(Frame::decode(&with(1, 4)), Err(FrameError::UnknownFlags(4)));
+        assert_eq!(Frame::decode(&with(1, 8)), Err(FrameError::UnknownFlags(8)));
         assert_eq!(Frame::decode(&with(2, 9)), Err(FrameError::PayloadLength));
         assert_eq!(Frame::decode(&[GOLDEN, b"d"].concat()), Err(FrameError::PayloadLength));
         assert_eq!(Grant::decode(&[2; 9]), Err(FrameError::UnknownVersion(2)));
@@ -272,18 +287,18 @@ mod tests {
     proptest! {
         #[test]
         fn round_trip(
-            from in 0..=u64::MAX - 64, generation: u64, up_to_date: bool, closed: bool,
+            from in 0..=u64::MAX - 64, generation: u64, up_to_date: bool, closed: bool, cold: bool,
             payload in prop::collection::vec(any::<u8>(), 0..64),
         ) {
             let to = Position(from).saturating_add_bytes(payload.len() as u64);
             let generation = Generation(generation);
-            let head = FrameHead { from: Position(from), to, generation, up_to_date, closed };
+            let head = FrameHead { from: Position(from), to, generation, up_to_date, closed, cold };
             let bytes = Frame { head, payload: &payload }.encode();
             prop_assert_eq!(Frame::decode(&bytes), Ok((head, &payload[..])));
         }
 
         #[test]
-        fn whatever_is_accepted_encodes_the_same(bytes: Vec<u8>, flags in 0..5_u8, from: u8) {
+        fn whatever_is_accepted_encodes_the_same(bytes: Vec<u8>, flags in 0..9_u8, from: u8) {
             let length = bytes.len().saturating_sub(9) as u64;
             let made = [&[1, flags, from, 0, 0, 0, 0, 0, 0, 0][..],
                 &(u64::from(from) + length).to_le_bytes(), &bytes].concat();

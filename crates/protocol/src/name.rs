@@ -215,6 +215,11 @@ pub enum Route {
         /// The project.
         project: Project,
     },
+    /// `/v1/{project}/reconcile`: the object store compared with the logs of a project.
+    Reconcile {
+        /// The project.
+        project: Project,
+    },
     /// Anything else.
     NotFound,
 }
@@ -231,6 +236,13 @@ impl Route {
         }
         if raw_path == "/health" {
             return Ok(Route::Health);
+        }
+        let reconciled =
+            raw_path.strip_prefix("/v1/").and_then(|rest| rest.strip_suffix("/reconcile"));
+        if let Some(project) =
+            reconciled.filter(|project| *project != "stream" && !project.contains('/'))
+        {
+            return Ok(Route::Reconcile { project: Project::parse(project)? });
         }
         let Some((project, encoded_path)) = raw_path.strip_prefix("/v1/").and_then(split_root)
         else {

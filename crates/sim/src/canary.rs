@@ -1,5 +1,5 @@
-//! Planted bugs: an oracle that never fails proves nothing, so two tests break the log on purpose
-//! and expect a fixed seed to find it.
+//! Planted bugs: an oracle that never fails proves nothing, so tests break the log on purpose and
+//! expect a fixed seed to find it.
 
 use std::cell::RefCell;
 
@@ -20,6 +20,14 @@ pub enum Bug {
     TornCommit,
     /// Producers are never written down.
     ForgottenProducers,
+    /// A segment is published, and the rows that it replaces stay.
+    KeptExtents,
+    /// The intent of an upload is not written down.
+    ForgottenIntents,
+    /// Objects of a deleted stream get no deletion marker.
+    LostMarkers,
+    /// An upload that is given up gets no deletion marker.
+    UnmarkedUndo,
 }
 
 /// The hook of [`crate::decorators::Planted`].
@@ -64,6 +72,28 @@ fn without_producers(write: Write<Vec<u8>>) -> Option<Write<Vec<u8>>> {
     }
 }
 
+/// Whether a commit ends an upload without a segment.
+fn is_undo(writes: &[Write<Vec<u8>>]) -> bool {
+    let settles = |write: &Write<_>| matches!(write, Write::Rotation(row) if row.intent.is_none());
+    let publishes = |write: &Write<_>| matches!(write, Write::Segment(_));
+    writes.iter().any(settles) && !writes.iter().any(publishes)
+}
+
+/// A commit without the writes that the bug loses.
+fn without(bug: Bug, mut writes: Vec<Write<Vec<u8>>>) -> Vec<Write<Vec<u8>>> {
+    let publishes = writes.iter().any(|write| matches!(write, Write::Segment(_)));
+    let buries = writes.iter().any(|write| matches!(write, Write::EraseSegments { .. }));
+    let undo = is_undo(&writes);
+    writes.retain(|write| match (bug, write) {
+        (Bug::KeptExtents, Write::EraseExtents { .. }) => !publishes,
+        (Bug::ForgottenIntents, Write::Rotation(row)) => row.intent.is_none(),
+        (Bug::LostMarkers, Write::Marker(_)) => !buries,
+        (Bug::UnmarkedUndo, Write::Marker(_)) => !undo,
+        _ => true,
+    });
+    writes
+}
+
 impl Hook for Canary {
     fn before_commit(&self, writes: Vec<Write<Vec<u8>>>) -> Result<Vec<Write<Vec<u8>>>, LogError> {
         match self.bug {
@@ -78,6 +108,7 @@ impl Hook for Canary {
             Bug::ForgottenProducers => {
                 Ok(writes.into_iter().filter_map(without_producers).collect())
             }
+            bug => Ok(without(bug, writes)),
         }
     }
 }

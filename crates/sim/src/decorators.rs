@@ -9,7 +9,8 @@ use std::rc::Rc;
 
 use engine::life::{Life, Tombstone};
 use engine::log::{
-    Duty, ExtentRow, ForkId, ForkRow, Framing, Key, Log, LogError, ProducerState, Release, Write,
+    Duty, ExtentRow, ForkId, ForkRow, Framing, Key, Log, LogError, Marker, ProducerState, Release,
+    RotationRow, SegmentRow, Write,
 };
 use protocol::offset::Generation;
 use protocol::producer::ProducerId;
@@ -98,6 +99,31 @@ impl<L: Log<Bytes = Vec<u8>>, H: Hook> Log for Hooked<L, H> {
         self.hook.before_read()?;
         self.hook.saw_range(keys.end.0.saturating_sub(keys.start.0));
         self.inner.read(keys, framing)
+    }
+
+    fn segments(&self, keys: Range<Key>, limit: u32) -> Result<Vec<SegmentRow>, LogError> {
+        self.hook.before_read()?;
+        self.inner.segments(keys, limit)
+    }
+
+    fn last_segment(&self, keys: Range<Key>) -> Result<Option<SegmentRow>, LogError> {
+        self.hook.before_read()?;
+        self.inner.last_segment(keys)
+    }
+
+    fn segment_names(&self, keys: Range<Key>, limit: u32) -> Result<Vec<(String, bool)>, LogError> {
+        self.hook.before_read()?;
+        self.inner.segment_names(keys, limit)
+    }
+
+    fn rotation(&self, generation: Generation) -> Result<Option<RotationRow>, LogError> {
+        self.hook.before_read()?;
+        self.inner.rotation(generation)
+    }
+
+    fn markers(&self, limit: u32) -> Result<Vec<Marker>, LogError> {
+        self.hook.before_read()?;
+        self.inner.markers(limit)
     }
 
     fn producer(

@@ -11,7 +11,8 @@ use engine::life::{Life, Tombstone};
 use engine::log::memory::MemoryLog;
 use engine::log::sql::SqlLog;
 use engine::log::{
-    Duty, ExtentRow, ForkId, ForkRow, Framing, Key, Log, LogError, ProducerState, Release, Write,
+    Duty, ExtentRow, ForkId, ForkRow, Framing, Key, Log, LogError, Marker, ProducerState, Release,
+    RotationRow, SegmentRow, Write,
 };
 use protocol::offset::Generation;
 use protocol::producer::ProducerId;
@@ -120,6 +121,26 @@ impl Log for Disk {
 
     fn read(&self, keys: Range<Key>, framing: Framing) -> Result<Vec<u8>, LogError> {
         on_either!(self, log => log.read(keys, framing))
+    }
+
+    fn segments(&self, keys: Range<Key>, limit: u32) -> Result<Vec<SegmentRow>, LogError> {
+        on_either!(self, log => log.segments(keys, limit))
+    }
+
+    fn last_segment(&self, keys: Range<Key>) -> Result<Option<SegmentRow>, LogError> {
+        on_either!(self, log => log.last_segment(keys))
+    }
+
+    fn segment_names(&self, keys: Range<Key>, limit: u32) -> Result<Vec<(String, bool)>, LogError> {
+        on_either!(self, log => log.segment_names(keys, limit))
+    }
+
+    fn rotation(&self, generation: Generation) -> Result<Option<RotationRow>, LogError> {
+        on_either!(self, log => log.rotation(generation))
+    }
+
+    fn markers(&self, limit: u32) -> Result<Vec<Marker>, LogError> {
+        on_either!(self, log => log.markers(limit))
     }
 
     fn producer(

@@ -6,10 +6,10 @@
 use crate::network::{Answer, Message, Payload};
 use engine::Missing;
 use engine::create::{Create, CreateError, Created};
-use engine::fork::{Begun, CopyPage, ForkError, ForkGrant, ForkRequest, ForkWish};
+use engine::fork::{Begun, Copied, CopyRequest, ForkError, ForkGrant, ForkRequest, ForkWish};
 use engine::life::Phase;
 use protocol::lifetime::Lifetime;
-use protocol::offset::{Generation, Position};
+use protocol::offset::Generation;
 use protocol::time::UnixMillis;
 
 use crate::faults::Injection;
@@ -34,8 +34,8 @@ pub(crate) struct Making {
     pub(crate) waiting: u64,
     /// A reference may have been stored without us hearing of it.
     pub(crate) unsure: bool,
-    /// What the source granted, and the range asked for now.
-    pub(crate) copying: Option<(Generation, Position, Position)>,
+    /// What is asked for now, once the source has granted the fork.
+    pub(crate) copying: Option<CopyRequest>,
     pub(crate) tries: u32,
     /// Faults of the object when it began: after one, memory may be of no use any more.
     pub(crate) faults: u64,
@@ -53,7 +53,10 @@ impl World {
             return self.create(source);
         }
         let offset = if self.rng.chance(40) { None } else { Some(self.any_offset(source)) };
-        let sub_offset = if self.rng.chance(65) { 0 } else { self.rng.below(12) };
+        // Messages past a cold anchor: their bytes have to be fetched first.
+        let cold = self.objects[source].model.current.as_ref().is_some_and(|life| life.cold > 0);
+        let plain = if cold { 30 } else { 65 };
+        let sub_offset = if self.rng.chance(plain) { 0 } else { self.rng.below(12) };
         let name = self.objects[source].name.clone();
         let source_life = self.objects[source].model.current.as_ref();
         let kind = source_life.map_or(Kind::Binary, |life| Kind::of(&life.content_type));
@@ -146,7 +149,7 @@ impl World {
         let mut life = ModelLife::new(generation, content_type, now);
         life.phase = Phase::Forking;
         life.base = base;
-        life.bytes_max = self.profile.bytes_max;
+        life.bound(&self.profile.bounds);
         life.origin = Some(ModelOrigin {
             wish: wish.clone(),
             inherited: Vec::new(),
@@ -189,7 +192,7 @@ impl World {
     fn ask(&mut self, mut making: Making) {
         let payload = match making.copying {
             None => Payload::Reference(making.question.clone()),
-            Some((source, from, to)) => Payload::Copy(source, from, to),
+            Some(request) => Payload::Copy(request),
         };
         making.waiting = self.send(making.child, making.source, payload);
         self.makings.retain(|other| other.id != making.id);
@@ -216,14 +219,16 @@ impl World {
             Answer::Reference(Err(ForkError::GenerationTooLow { at_least })) => {
                 self.raise(making, at_least)
             }
-            Answer::Reference(Err(ForkError::Missing(Missing::Log(_)))) if self.rng.chance(50) => {
+            Answer::Reference(Err(ForkError::Missing(Missing::Log(_)) | ForkError::TooHot))
+                if self.rng.chance(50) =>
+            {
                 self.again(making)
             }
             Answer::Reference(Err(_)) => {
                 let unsure = making.unsure;
                 self.abandon(making, unsure)
             }
-            Answer::Copy(Ok(page)) => self.copied(making, page),
+            Answer::Copy(Ok(copied)) => self.received(making, copied),
             Answer::Copy(Err(Missing::Log(_))) => self.again(making),
             Answer::Copy(Err(_)) => self.abandon(making, true),
             Answer::Broken | Answer::Release(..) => {
@@ -327,14 +332,14 @@ impl World {
         }
     }
 
-    fn copied(&mut self, making: Making, page: CopyPage<Vec<u8>>) -> Check {
+    fn received(&mut self, making: Making, copied: Copied<Vec<u8>>) -> Check {
         let child = making.child;
-        let bytes = page.bytes.clone();
-        let ran = self.call(child, "copied", |stream, _| stream.fork_copied(page))?;
+        let taken = copied.clone();
+        let ran = self.call(child, "received", |stream, _| stream.fork_received(copied))?;
         match &ran.reply {
             Some(Ok(())) => {
                 if let Some(life) = &mut self.objects[child].model.current {
-                    life.bytes.extend(bytes);
+                    take(life, taken);
                 }
                 if !ran.lost {
                     return self.copy_on(making);
@@ -342,7 +347,7 @@ impl World {
             }
             reply => {
                 let disturbed = ran.faulted || making.faults != self.objects[child].faults_seen;
-                ensure!(disturbed, SpuriousFailure, "copied: {reply:?}");
+                ensure!(disturbed, SpuriousFailure, "received: {reply:?}");
                 if !ran.lost {
                     return self.abandon(making, true);
                 }
@@ -371,7 +376,7 @@ impl World {
         let child = making.child;
         let create = making.create.clone();
         let ran = self.call(child, "finish", |stream, now| stream.finish_fork(&create, now))?;
-        let full = self.is_full(&making);
+        let full = self.is_full(&making)?;
         match &ran.reply {
             Some(Err(CreateError::Full { .. })) if full => {
                 if !ran.lost {
@@ -395,12 +400,13 @@ impl World {
     }
 
     /// Whether the fork's own first bytes are too many after what it inherits.
-    fn is_full(&self, making: &Making) -> bool {
+    fn is_full(&self, making: &Making) -> Check<bool> {
         let Making { create, body, .. } = making;
-        let Some(life) = &self.objects[making.child].model.current else { return false };
+        let object = &self.objects[making.child];
+        let Some(life) = &object.model.current else { return Ok(false) };
         let json = life.content_type.is_json();
         let wire = if json { body.wire.as_deref().unwrap_or(&[]) } else { &create.body };
-        !create.body.is_empty() && life.tail() + wire.len() as u64 > life.bytes_max
+        Ok(!create.body.is_empty() && life.hot() + wire.len() as u64 > object.room()?)
     }
 
     fn finished(
@@ -457,5 +463,20 @@ impl World {
         }
         self.bury_instance(child, &ran)?;
         Ok(ran.lost)
+    }
+}
+
+/// Adds what a fork has received to its model.
+fn take(life: &mut ModelLife, copied: Copied<Vec<u8>>) {
+    match copied {
+        Copied::Page(page) => life.bytes.extend(page.bytes),
+        Copied::Restart => life.bytes.truncate(life.cold as usize),
+        Copied::Segments(rows) => {
+            let inherited = life.origin.as_ref().map(|origin| origin.inherited.clone());
+            let to = life.cold + rows.iter().map(|row| row.length).sum::<u64>();
+            let shared = &inherited.unwrap_or_default()[life.cold as usize..to as usize];
+            life.bytes.extend_from_slice(shared);
+            life.cold = to;
+        }
     }
 }

@@ -10,6 +10,7 @@
 //! - [`model::ModelPath`]: what a stream path should be like, the slow and obvious way.
 //! - [`object::Object`]: one real [`engine::Stream`] over a [`disk::Disk`] through the decorators
 //!   [`decorators::Counting`], [`decorators::Faulty`] and [`decorators::Planted`].
+//! - [`store::Store`]: the object store that they share.
 //! - [`violation::Violation`]: a broken invariant; the only way in which a run fails.
 //!
 //! # Invariants of the simulator itself
@@ -33,11 +34,15 @@ mod model_offsets;
 mod network;
 pub mod object;
 mod oracle;
+mod questions;
 pub mod rng;
 mod run;
 mod settle;
 pub mod sqlite;
+pub mod store;
+mod store_audit;
 pub mod trace;
+mod uploads;
 mod verbs;
 pub mod violation;
 pub mod workload;

@@ -17,7 +17,7 @@ struct Options {
 }
 
 fn options() -> Result<Options, String> {
-    let mut options = Options { seeds: 1_000, start: 0, steps: 200, trace: false };
+    let mut options = Options { seeds: 1_000, start: 0, steps: 400, trace: false };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         if argument == "--trace" {

@@ -6,12 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use engine::Missing;
 use engine::append::{Append, AppendError, Appended};
 use engine::create::{Create, CreateError};
 use engine::fork::ForkWish;
 use engine::life::{Inherited, Phase};
 use engine::log::{ForkId, ForkRow};
+use engine::{Bounds, Missing};
 use protocol::content_type::ContentType;
 use protocol::headers::StreamSeq;
 use protocol::json::JsonError;
@@ -105,8 +105,14 @@ pub struct ModelLife {
     pub producers: BTreeMap<ProducerId, (Epoch, Seq)>,
     /// For sliding lifetimes.
     pub accesses: Accesses,
-    /// How many bytes appends may bring it to.
+    /// Bytes before this position lie in the object store.
+    pub cold: u64,
+    /// How many hot bytes a stream may hold.
     pub bytes_max: u64,
+    /// How many of them are left for this life by dead ones.
+    pub room: u64,
+    /// Hot bytes that a fork may copy.
+    pub copy_max: u64,
 }
 
 /// A path with its current life and what is left of earlier ones.
@@ -143,7 +149,10 @@ impl ModelLife {
             seq: None,
             producers: BTreeMap::new(),
             accesses: Accesses { last: now.0, latest: now.0, ..Accesses::default() },
+            cold: 0,
             bytes_max: protocol::limits::STREAM_BYTES_MAX,
+            room: protocol::limits::STREAM_BYTES_MAX,
+            copy_max: protocol::limits::FORK_COPY_BYTES_MAX,
         }
     }
 
@@ -151,6 +160,19 @@ impl ModelLife {
     #[must_use]
     pub fn tail(&self) -> u64 {
         self.bytes.len() as u64
+    }
+
+    /// Bytes that are not in the object store.
+    #[must_use]
+    pub fn hot(&self) -> u64 {
+        self.tail() - self.cold
+    }
+
+    /// Takes over what the deployment allows.
+    pub fn bound(&mut self, bounds: &Bounds) {
+        self.bytes_max = bounds.bytes_max;
+        self.room = bounds.bytes_max;
+        self.copy_max = bounds.fork_copy_bytes_max;
     }
 
     /// The offset of a position: of the life that wrote the byte before it.
@@ -233,7 +255,7 @@ impl ModelLife {
             };
         }
         self.check_order(request)?;
-        if !bytes.is_empty() && self.tail() + bytes.len() as u64 > self.bytes_max {
+        if !bytes.is_empty() && self.hot() + bytes.len() as u64 > self.room {
             return Err(AppendError::Full { bytes_max: self.bytes_max });
         }
         self.push(&bytes);

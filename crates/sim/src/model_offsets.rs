@@ -113,6 +113,9 @@ impl ModelPath {
                 life.past(anchor, request.sub_offset).ok_or(ForkError::SubOffset)?
             }
         };
+        if known.is_none() && at.saturating_sub(life.cold) > life.copy_max {
+            return Err(ForkError::TooHot);
+        }
         let grant = life.grant(at);
         if grant.lineage.len() as u64 > FORK_DEPTH_MAX {
             return Err(ForkError::TooDeep);

@@ -2,9 +2,9 @@
 //! source's side of a fork, judged.
 
 use engine::Missing;
-use engine::fork::{CopyPage, ForkError, ForkGrant, ForkRequest};
+use engine::fork::{Copied, CopyRequest, ForkError, ForkGrant, ForkRequest};
 use engine::log::{ForkId, LogError, Release};
-use protocol::offset::{Generation, Position};
+use protocol::offset::Generation;
 
 use crate::object::Ran;
 use crate::violation::{Check, ensure};
@@ -25,7 +25,7 @@ pub(crate) struct Message {
 #[derive(Clone, Debug)]
 pub(crate) enum Payload {
     Reference(ForkRequest),
-    Copy(Generation, Position, Position),
+    Copy(CopyRequest),
     Release(ForkId),
     Answer(Answer),
 }
@@ -33,7 +33,7 @@ pub(crate) enum Payload {
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {
     Reference(Result<ForkGrant, ForkError>),
-    Copy(Result<CopyPage<Vec<u8>>, Missing>),
+    Copy(Result<Copied<Vec<u8>>, Missing>),
     Release(Generation, Result<(), LogError>),
     /// The connection broke: nobody knows what happened.
     Broken,
@@ -75,19 +75,15 @@ impl World {
         let to = message.to;
         let answer = match &message.payload {
             Payload::Answer(answer) => return self.answered(&message, answer.clone()),
-            Payload::Reference(request) => {
-                let ran =
-                    self.call(to, "reference", |stream, now| stream.reference(request, now))?;
-                self.objects[to].reconcile(ran.now, ran.faulted)?;
-                self.judge_reference(to, request, &ran)?;
-                self.bury_instance(to, &ran)?;
-                ran.reply.filter(|_| !ran.lost).map(Answer::Reference)
-            }
-            Payload::Copy(source, from, end) => {
-                let (source, from, end) = (*source, *from, *end);
-                let what = format!("copy {from:?}..{end:?}");
-                let ran = self.call(to, &what, |stream, _| stream.copy(source, from, end))?;
-                self.judge_copy(to, (source, from, end), &ran)?;
+            Payload::Reference(request) => match self.ask_source(&message, request)? {
+                Some(answer) => Some(answer),
+                None => return Ok(()),
+            },
+            Payload::Copy(request) => {
+                let request = *request;
+                let what = format!("copy {request:?}");
+                let ran = self.call(to, &what, |stream, _| stream.copy(request))?;
+                self.judge_copy(to, request, &ran)?;
                 self.bury_instance(to, &ran)?;
                 ran.reply.filter(|_| !ran.lost).map(Answer::Copy)
             }
@@ -109,7 +105,7 @@ impl World {
         Ok(())
     }
 
-    fn judge_reference(
+    pub(crate) fn judge_reference(
         &mut self,
         at: usize,
         request: &ForkRequest,
@@ -131,15 +127,32 @@ impl World {
     fn judge_copy(
         &mut self,
         at: usize,
-        (source, from, end): (Generation, Position, Position),
-        ran: &Ran<Result<CopyPage<Vec<u8>>, Missing>>,
+        CopyRequest { source, cold, from, to: end }: CopyRequest,
+        ran: &Ran<Result<Copied<Vec<u8>>, Missing>>,
     ) -> Check {
         let held = self.objects[at].model.current.as_ref();
         let life = held.filter(|life| life.generation == source);
         match (&ran.reply, life) {
             (None | Some(Err(Missing::Log(_))), _) if ran.faulted => {}
             (Some(Err(Missing::NotFound)), None) => {}
-            (Some(Ok(page)), Some(life)) => {
+            (Some(Ok(Copied::Restart)), Some(life)) => {
+                let overtaken = cold < from && from.0 < life.cold;
+                ensure!(overtaken, Fork, "a restart at {from:?} after {cold:?}");
+            }
+            (Some(Ok(Copied::Segments(rows))), Some(life)) => {
+                let mut next = from.0;
+                for row in rows {
+                    let ends = life.ends.range(next + 1..).map(|end| end - next);
+                    let ends = ends.take_while(|end| *end < row.length).chain([row.length]);
+                    let known = life.content_type.is_json() || row.ends == ends.collect::<Vec<_>>();
+                    let fits = row.key.0 == next && !row.own && row.length > 0 && known;
+                    ensure!(fits, Fork, "a segment {row:?} at {next}");
+                    next += row.length;
+                }
+                let fits = cold == from && from.0 < next && next <= end.0.min(life.cold);
+                ensure!(fits, Fork, "segments {from:?}..{next} of ..{end:?}");
+            }
+            (Some(Ok(Copied::Page(page))), Some(life)) => {
                 let to = from.0 + page.bytes.len() as u64;
                 let fits = page.from == from && from.0 < to && to <= end.0 && to <= life.tail();
                 ensure!(fits, Fork, "a page {from:?}..{to} of ..{end:?}");

@@ -3,9 +3,9 @@
 
 use std::rc::Rc;
 
-use engine::Stream;
 use engine::life::{Life, Phase};
-use engine::log::{Log, LogError};
+use engine::log::{Key, Log, LogError};
+use engine::{Bounds, Stream};
 use protocol::limits::CHECKPOINT_ROWS;
 use protocol::offset::Offset;
 use protocol::time::UnixMillis;
@@ -15,6 +15,8 @@ use crate::decorators::{Counting, Faulty, Planted};
 use crate::disk::Disk;
 use crate::faults::{Counters, Faults, Injection};
 use crate::model::{Due, ModelPath};
+use crate::store::Store;
+use crate::store_audit::Claims;
 use crate::violation::{Check, ensure};
 
 /// The log that a simulated stream runs on.
@@ -51,12 +53,17 @@ pub struct Object {
     pub counters: Rc<Counters>,
     /// Commits seen by the last audit.
     pub audited_at: Option<u64>,
+    /// What the disk says of the store, and the commits at which it was read.
+    pub(crate) claims: Claims,
+    pub(crate) claimed_at: Option<u64>,
     /// Verbs in which something failed.
     pub faults_seen: u64,
     /// When the object itself, or the platform, repeats a failed alarm.
     pub retry_at: Option<UnixMillis>,
-    /// How many bytes the stream may hold.
-    pub bytes_max: u64,
+    /// What the deployment allows the stream.
+    pub bounds: Bounds,
+    /// The object store, which all objects share.
+    pub store: Store,
     faults: Rc<Faults>,
     canary: Rc<Canary>,
 }
@@ -92,9 +99,12 @@ impl Object {
             readers: Vec::new(),
             counters: Rc::default(),
             audited_at: None,
+            claims: Claims::default(),
+            claimed_at: None,
             faults_seen: 0,
             retry_at: None,
-            bytes_max: protocol::limits::STREAM_BYTES_MAX,
+            bounds: Bounds::default(),
+            store: Store::default(),
             faults: Rc::default(),
             canary,
         }
@@ -112,6 +122,7 @@ impl Object {
         self.instance += 1;
         self.readers.clear();
         self.audited_at = None;
+        self.claimed_at = None;
         self.canary.crash();
         self.disk = self.disk.reopen()?;
         if let Some(life) = &mut self.model.current {
@@ -133,7 +144,7 @@ impl Object {
             self.counters.take_rows();
             match Stream::open(self.log()) {
                 Ok(mut stream) => {
-                    stream.set_bytes_max(self.bytes_max);
+                    stream.set_bounds(self.bounds);
                     self.stream = Some(stream);
                 }
                 Err(error) => {
@@ -172,6 +183,26 @@ impl Object {
         let lives = self.disk.lives(1);
         ensure!(lives.is_ok(), SpuriousFailure, "{}: {lives:?}", self.name);
         Ok(lives.unwrap_or_default().into_iter().next())
+    }
+
+    /// Hot bytes that the current life may hold beside those of dead lives.
+    pub fn room(&self) -> Check<u64> {
+        let bytes_max = self.bounds.bytes_max;
+        if bytes_max >= protocol::limits::STREAM_BYTES_MAX {
+            return Ok(bytes_max);
+        }
+        let lives = self.disk.lives(1_000);
+        ensure!(lives.is_ok(), SpuriousFailure, "{}: {lives:?}", self.name);
+        let (mut dead, mut end) = (0, Key(1 << 53));
+        for life in lives.unwrap_or_default() {
+            if life.phase == Phase::Erasing {
+                let rows = self.disk.extents(life.base..end, u32::MAX);
+                ensure!(rows.is_ok(), SpuriousFailure, "{}: {rows:?}", self.name);
+                dead += rows.unwrap_or_default().iter().map(|row| row.length).sum::<u64>();
+            }
+            end = life.base;
+        }
+        Ok(bytes_max.saturating_sub(dead))
     }
 
     /// Brings the model up to an expiry that the engine has or has not acted upon.

@@ -7,7 +7,10 @@
 use engine::extent::Head;
 use engine::life::{Life, Phase};
 use engine::log::{Duty, ForkRow, Framing, Key, Log, LogError};
+use engine::segments::Stored;
+use engine::sums::sum_of;
 use protocol::lifetime::Lifetime;
+use protocol::limits::SEGMENT_BLOCK_BYTES;
 
 use crate::model::ModelLife;
 use crate::object::Object;
@@ -16,10 +19,10 @@ use crate::violation::{Check, Invariant, Violation, ensure};
 use crate::world::World;
 
 /// Past every key.
-const KEY_END: Key = Key(1 << 53);
+pub(crate) const KEY_END: Key = Key(1 << 53);
 
 /// The disk answers the oracle, or the simulator is broken.
-fn sound<T>(outcome: Result<T, LogError>) -> Check<T> {
+pub(crate) fn sound<T>(outcome: Result<T, LogError>) -> Check<T> {
     outcome.map_err(|error| Violation {
         invariant: Invariant::Tiling,
         detail: format!("the oracle cannot read: {error}"),
@@ -48,7 +51,7 @@ impl Object {
         let (current, dead) = match (&self.model.current, lives.split_first()) {
             (Some(life), Some((newest, dead))) if newest.generation == life.generation => {
                 ensure!(same_state(newest, life), Answer, "{newest:?} is not the model's");
-                self.audit_log(life)?;
+                self.audit_log(newest, life)?;
                 (Some(newest), dead)
             }
             (Some(life), _) => {
@@ -68,24 +71,60 @@ impl Object {
 
     /// The bytes of a life as they are stored.
     pub(crate) fn stored(&self, life: &ModelLife) -> Check<Vec<u8>> {
-        let keys = Key(life.base)..Key(life.base + life.tail());
-        sound(self.disk.read(keys, Framing::Raw))
+        let mut bytes = Vec::new();
+        for row in sound(self.disk.segments(Key(life.base)..KEY_END, u32::MAX))? {
+            let part = self.store.prefix(&row.name, row.length).unwrap_or_default();
+            ensure!(part.len() as u64 == row.length, Shared, "{} is not whole", row.name);
+            bytes.extend(part);
+        }
+        let keys = Key(life.base + bytes.len() as u64)..Key(life.base + life.tail());
+        bytes.extend(sound(self.disk.read(keys, Framing::Raw))?);
+        Ok(bytes)
+    }
+
+    /// Segments tile the cold bytes; where appends end in them.
+    fn audit_segments(&self, life: &ModelLife) -> Check<Vec<u64>> {
+        let mut at = 0;
+        let mut ends = Vec::new();
+        for row in sound(self.disk.segments(Key(life.base)..KEY_END, u32::MAX))? {
+            let tiles = row.key.0 == life.base + at && row.length > 0;
+            ensure!(tiles, Tiling, "a segment at {} after {at}", row.key.0 - life.base);
+            let ascending = row.ends.is_sorted_by(|a, b| a < b);
+            let ended = row.ends.first() > Some(&0) && row.ends.last() == Some(&row.length);
+            ensure!(ascending && ended, Tiling, "ends {:?} of {}", row.ends, row.length);
+            let stored = self.store.head(&row.name);
+            let sums = row.sums.len() as u64 == row.length.div_ceil(SEGMENT_BLOCK_BYTES);
+            let whole = row.length == row.size;
+            let same = stored == Some(Stored { size: row.size, sum: sum_of(&row.sums) });
+            ensure!(sums && (same || !whole), Tiling, "{row:?} is {stored:?}");
+            ensure!(whole || !row.own, Tiling, "{row:?} is not whole");
+            ends.extend(row.ends.iter().map(|end| at + end));
+            at += row.length;
+        }
+        ensure!(at == life.cold, Tiling, "segments up to {at}, not {}", life.cold);
+        Ok(ends)
     }
 
     /// Extents tile the log, and hold the model's bytes and ends.
-    fn audit_log(&self, life: &ModelLife) -> Check {
+    fn audit_log(&self, found: &Life, life: &ModelLife) -> Check {
         let rows = sound(self.disk.extents(Key(life.base)..KEY_END, u32::MAX))?;
-        let mut at = life.base;
-        let mut ends = Vec::new();
+        let mut ends = self.audit_segments(life)?;
+        let mut at = life.base + life.cold;
+        let mut hot_ends = 0;
         for row in &rows {
             ensure!(row.key.0 == at, Tiling, "a row at {} after {at}", row.key.0);
             let head = Head::decode(&row.head);
             ensure!(head.is_some(), Tiling, "the header at {at} does not decode");
             let head = head.unwrap_or_default();
             ensure!(row.length > 0 || head.closes, Tiling, "an empty row at {at}");
+            if row.key.0 < found.key(found.checkpoint).0 {
+                hot_ends += head.ends.len() as u64;
+            }
             ends.extend(head.ends.iter().map(|end| at + end - life.base));
             at += row.length;
         }
+        let counted = life.phase == Phase::Forking || hot_ends == found.hot_ends;
+        ensure!(counted, Tiling, "{hot_ends} hot ends, not {}", found.hot_ends);
         let tail = at - life.base;
         ensure!(tail == life.tail(), Tail, "tail {tail}, not {}", life.tail());
         let last_completes =
@@ -106,7 +145,11 @@ impl Object {
             let end = current.map_or(KEY_END, |life| life.base);
             let left = sound(self.disk.extents(Key(0)..end, 1))?;
             ensure!(left.is_empty(), Residue, "rows of a dead life: {left:?}");
+            let left = sound(self.disk.segments(Key(0)..end, 1))?;
+            ensure!(left.is_empty(), Residue, "segments of a dead life: {left:?}");
             for generation in self.model.dead.iter().rev().take(4) {
+                let left = sound(self.disk.rotation(*generation))?;
+                ensure!(left.is_none(), Residue, "a rotation of a dead life: {left:?}");
                 let left = sound(self.disk.has_producers(*generation))?;
                 ensure!(!left, Residue, "producers of the dead life {generation:?}");
             }
@@ -148,6 +191,12 @@ impl Object {
         ensure!(!forks || has(Duty::Fork), Duty, "nobody will look after the fork");
         let releases = !self.model.releases.is_empty();
         ensure!(!releases || has(Duty::Release), Duty, "nobody will tell the source");
+        let marked = !sound(self.disk.markers(1))?.is_empty();
+        ensure!(!marked || has(Duty::Sweep), Duty, "nobody will delete what is marked");
+        let rotation = current.map(|life| self.disk.rotation(life.generation));
+        let rotation = rotation.map_or(Ok(None), sound)?;
+        let intends = rotation.is_some_and(|rotation| rotation.intent.is_some());
+        ensure!(!intends || has(Duty::Rotate), Duty, "nobody will look after the upload");
         if let Some(due) = duties.iter().map(|(_, due)| *due).min() {
             let alarm = self.disk.alarm();
             let retried = alarm.is_some() && alarm == self.retry_at;

@@ -1,5 +1,6 @@
 //! Alarms, and the end of a run: faults stop, everything settles, and what is left is looked at.
 
+use engine::duties::{Busy, Due};
 use engine::fork::FORK_PATIENCE_MS;
 use engine::life::Phase;
 use engine::log::{Key, Log, Write};
@@ -8,6 +9,7 @@ use protocol::offset::{OffsetParam, Position};
 use protocol::time::UnixMillis;
 
 use crate::faults::Injection;
+use crate::object::Object;
 use crate::violation::{Check, ensure};
 use crate::world::World;
 
@@ -52,8 +54,9 @@ impl World {
     /// Runs the alarm's handler; the alarm has been taken.
     fn ring(&mut self, at: usize) -> Check {
         let making = self.makings.iter().any(|making| making.child == at);
-        let what = format!("alarm {making}");
-        let ran = self.call(at, &what, |stream, now| stream.on_alarm(making, now))?;
+        let busy = Busy { making_fork: making, rotating: self.is_uploading(at) };
+        let what = format!("alarm {busy:?}");
+        let ran = self.call(at, &what, |stream, now| stream.on_alarm(busy, now))?;
         self.objects[at].reconcile(ran.now, ran.faulted)?;
         self.reconcile_forking(at, making, ran.now)?;
         let failed = match &ran.reply {
@@ -81,11 +84,18 @@ impl World {
             ensure!(set.is_ok(), SpuriousFailure, "{set:?}");
         }
         object.audited_at = None;
-        let releases = ran.reply.as_ref().and_then(|reply| reply.as_ref().ok());
-        if let Some(releases) = releases.filter(|_| !ran.lost) {
-            self.send_releases(at, releases)?;
+        self.bury_instance(at, &ran)?;
+        match ran.reply.filter(|_| !ran.lost) {
+            Some(Ok(due)) => self.see_to(at, due),
+            _ => Ok(()),
         }
-        self.bury_instance(at, &ran)
+    }
+
+    /// What the alarm has handed out.
+    fn see_to(&mut self, at: usize, due: Due) -> Check {
+        self.send_releases(at, &due.releases)?;
+        self.sweep(at, due.markers);
+        due.upload.map_or(Ok(()), |rotation| self.take_up(at, rotation))
     }
 
     /// An unfinished fork may have been given up by its duty.
@@ -117,7 +127,9 @@ impl World {
         for object in &mut self.objects {
             object.skew_ms = 0;
         }
+        self.fetches.clear();
         self.drain()?;
+        self.ring_uploads()?;
         self.check_ledgers()?;
         for at in 0..self.objects.len() {
             self.audit(at)?;
@@ -131,6 +143,8 @@ impl World {
         for at in 0..self.objects.len() {
             self.check_nothing_left(at)?;
         }
+        let names = self.store.names();
+        ensure!(names.is_empty(), Liveness, "the store keeps {names:?}");
         let hash = self.trace.hash();
         self.note(format!("settled {hash:016x}"));
         Ok(())
@@ -139,13 +153,39 @@ impl World {
     /// Delivers messages until no request is waiting.
     fn drain(&mut self) -> Check {
         for _ in 0..SETTLE_STEPS {
+            self.rotate_what_is_due();
             match (self.network.is_empty(), self.makings.is_empty()) {
+                _ if self.store_is_busy() => {
+                    self.store_step()?;
+                    self.audit_store()?;
+                }
                 (true, true) => return Ok(()),
                 (true, false) => self.impatience()?,
                 (false, _) => self.message()?,
             }
         }
         ensure!(false, Liveness, "forks are made for ever: {:?}", self.makings);
+        Ok(())
+    }
+
+    /// Lets alarms go off until no upload is open whose instance is gone.
+    fn ring_uploads(&mut self) -> Check {
+        for _ in 0..SETTLE_STEPS {
+            let open = |object: &Object| {
+                let life = object.model.current.as_ref();
+                let rotation = life.map(|life| object.disk.rotation(life.generation));
+                rotation.is_some_and(|row| {
+                    row.is_ok_and(|row| row.is_some_and(|row| row.intent.is_some()))
+                })
+            };
+            let Some(at) = self.objects.iter().position(open) else { return Ok(()) };
+            let Some(alarm) = self.objects[at].disk.alarm() else { break };
+            self.clock = self.clock.max(alarm.0);
+            self.take_alarm(at);
+            self.ring(at)?;
+            self.drain()?;
+        }
+        ensure!(false, Liveness, "an upload is open for ever");
         Ok(())
     }
 
@@ -160,6 +200,7 @@ impl World {
             self.take_alarm(at);
             self.ring(at)?;
             self.audit(at)?;
+            self.audit_store()?;
         }
         ensure!(false, Liveness, "alarms go off for ever");
         Ok(())
@@ -199,6 +240,10 @@ impl World {
         ensure!(lives == Ok(vec![]), Liveness, "{name} keeps lives: {lives:?}");
         let rows = object.disk.extents(Key(0)..Key(1 << 53), 10);
         ensure!(rows == Ok(vec![]), Liveness, "{name} keeps rows: {rows:?}");
+        let segments = object.disk.segments(Key(0)..Key(1 << 53), 10);
+        ensure!(segments == Ok(vec![]), Liveness, "{name} keeps segments: {segments:?}");
+        let markers = object.disk.markers(10);
+        ensure!(markers == Ok(vec![]), Liveness, "{name} keeps markers: {markers:?}");
         let duties = object.disk.duties();
         ensure!(duties == Ok(vec![]), Liveness, "{name} keeps duties: {duties:?}");
         let releases = object.disk.releases(10);
@@ -206,6 +251,8 @@ impl World {
         for generation in &object.model.dead {
             let forks = object.disk.forks_of(*generation, 1);
             ensure!(forks == Ok(0), Liveness, "{name} keeps references to {generation:?}");
+            let rotation = object.disk.rotation(*generation);
+            ensure!(rotation == Ok(None), Liveness, "{name} keeps a rotation: {rotation:?}");
             let producers = object.disk.has_producers(*generation);
             ensure!(producers == Ok(false), Liveness, "{name} keeps producers");
         }

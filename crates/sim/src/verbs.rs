@@ -2,6 +2,7 @@
 
 use engine::Missing;
 use engine::append::{AppendError, Growth};
+use engine::cold::Content;
 use engine::create::{Create, CreateError};
 use engine::delete::Deleted;
 use engine::life::{Closed, Phase};
@@ -72,7 +73,7 @@ impl World {
         let json = create.content_type.as_ref().is_some_and(|sent| sent.is_json());
         let broken = json && !create.body.is_empty() && body.wire.is_none();
         let wire = if json { body.wire.as_deref().unwrap_or(&[]) } else { &create.body };
-        let full = wire.len() as u64 > self.profile.bytes_max;
+        let full = wire.len() as u64 > object.room()?;
         match (reply, expected) {
             (Ok(created), Ok(Some(next))) => {
                 ensure!(!created.new && created.next == next, Answer, "{created:?}, not {next:?}");
@@ -108,7 +109,7 @@ impl World {
         let content_type = create.content_type.clone().unwrap_or_default();
         let mut life = ModelLife::new(found.generation, content_type, now);
         life.base = found.base.0;
-        life.bytes_max = self.profile.bytes_max;
+        life.bound(&self.profile.bounds);
         life.lifetime = create.lifetime;
         life.push(wire);
         life.closed = create.closed;
@@ -189,6 +190,7 @@ impl World {
         ran: &Ran<engine::append::GroupReply>,
     ) -> Check {
         let object = &mut self.objects[at];
+        let room = object.room()?;
         let ledger = &mut self.ledgers[at];
         let generation = object.model.current.as_ref().map(|life| life.generation);
         let replies = ran.reply.as_ref().map(|reply| reply.replies.as_slice()).unwrap_or_default();
@@ -217,6 +219,7 @@ impl World {
             let expected = match object.model.live() {
                 Err(missing) => Err(AppendError::Missing(missing)),
                 Ok(life) => {
+                    life.room = room;
                     let result = life.append(&request.append, request.wire.as_deref());
                     if result.as_ref().is_ok_and(|appended| !appended.duplicate) {
                         life.accessed(ran.now);
@@ -420,6 +423,20 @@ impl World {
 
     pub(crate) fn read(&mut self, at: usize) -> Check {
         let offset = self.any_offset(at);
+        let ran = self.ask_boundary(at, offset)?;
+        let valid = self.objects[at].model.live().is_ok_and(|life| life.resolve(offset).is_ok());
+        self.bury_instance(at, &ran)?;
+        match ran.reply.filter(|_| !ran.lost) {
+            None | Some(Err(ReadError::Missing(Missing::Log(_)))) => return Ok(()),
+            Some(Ok(Some(locator))) => {
+                let Some(byte) = self.fetch(&locator)? else { return Ok(()) };
+                ensure!((byte == b"\n") == valid, Answer, "{offset:?}: {byte:?}");
+                if !valid {
+                    return Ok(());
+                }
+            }
+            Some(_) => {}
+        }
         let what = format!("locate {offset:?}");
         let ran = self.call(at, &what, |stream, now| stream.locate(offset, now))?;
         self.objects[at].reconcile(ran.now, ran.faulted)?;
@@ -498,18 +515,29 @@ impl World {
         ensure!(in_order, Tail, "page {from}..{to} of {tail}");
         let bytes = &life.bytes[from as usize..to as usize];
         let json = life.content_type.is_json();
-        if json && dress == Dress::Response {
-            let framed = frame_messages(&page.bytes).map(|framed| framed.wire);
-            ensure!(framed.as_deref() == Ok(bytes), OffsetsStable, "JSON of {from}..{to}");
-        } else {
-            ensure!(page.bytes == bytes, OffsetsStable, "bytes of {from}..{to}");
+        let mut cold = None;
+        match &page.content {
+            Content::Cold(locator) => {
+                let length = locator.range.end - locator.range.start;
+                let fits = to <= life.cold && length == to - from;
+                ensure!(fits, Tiling, "{from}..{to} of {} lies in {locator:?}", life.cold);
+                cold = Some((locator.clone(), bytes.to_vec()));
+            }
+            Content::Hot(found) if json && dress == Dress::Response => {
+                let framed = frame_messages(found).map(|framed| framed.wire);
+                ensure!(framed.as_deref() == Ok(bytes), OffsetsStable, "JSON of {from}..{to}");
+            }
+            Content::Hot(found) => {
+                ensure!(found == bytes, OffsetsStable, "bytes of {from}..{to}");
+            }
         }
         let whole = !json || bytes.is_empty() || bytes.ends_with(b"\n");
         ensure!(whole, Answer, "page {from}..{to} splits a message");
         // A JSON page may have to reach the end of a message, and then that of the row it ends in.
         let reach = largest_append(life) + protocol::limits::ROW_BYTES_MAX;
         // Another may take one byte more, where the position before it would be mistaken.
-        let bounded = to - from <= if json { chunk.max(reach) } else { chunk + 1 };
+        let whole_appends = json || (cold.is_some() && life.content_type.is_text());
+        let bounded = to - from <= if whole_appends { chunk.max(reach) } else { chunk + 1 };
         ensure!(bounded, Bounded, "page {from}..{to} of chunk {chunk}");
         let own = life.offset(from).generation == life.generation;
         let same = page.next == life.offset(to)
@@ -521,7 +549,7 @@ impl World {
         let back = life.resolve(OffsetParam::At(page.next));
         ensure!(back == Ok(to), OffsetsStable, "{:?} reads as {back:?}", page.next);
         object.handed.push(page.next);
-        Ok(())
+        cold.map_or(Ok(()), |(locator, bytes)| self.read_cold(&locator, &bytes))
     }
 }
 

@@ -23,6 +23,10 @@ pub enum Invariant {
     Residue,
     /// A stream ended before its time, or outlived it.
     Lifetime,
+    /// An object of the store that nobody will ever delete, or a name that was used twice.
+    Garbage,
+    /// An object that is needed is gone, or damaged bytes were taken for true ones.
+    Shared,
     /// A fork differs from its source's prefix, or a relation between the two is wrong.
     Fork,
     /// A reader was not told of an append, or told twice.

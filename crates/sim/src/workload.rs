@@ -3,6 +3,7 @@
 //! Every message carries a token of its own, `<n>`, so that its bytes can be found again without
 //! asking anybody who might be wrong about it.
 
+use engine::Bounds;
 use engine::append::Append;
 use engine::create::Create;
 use protocol::content_type::ContentType;
@@ -32,8 +33,12 @@ pub struct Profile {
     pub kind: Option<Kind>,
     /// Percent of streams with a lifetime.
     pub lifetime_percent: u64,
-    /// How many bytes a stream may hold.
-    pub bytes_max: u64,
+    /// What the deployment allows a stream.
+    pub bounds: Bounds,
+    /// Whether hot bytes become segments.
+    pub rotates: bool,
+    /// Percent of calls of the object store that go wrong.
+    pub store_fault_percent: u64,
 }
 
 /// What the scheduler can do next.
@@ -63,6 +68,8 @@ pub enum Action {
     Message,
     /// A making of a fork stops waiting, or is dropped by its object.
     Impatience,
+    /// Something that waits for the object store goes on, in the object or in the store.
+    Store,
     /// An object loses its memory.
     Crash,
     /// An alarm goes off, once or twice.
@@ -75,7 +82,7 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Create,
         Self::Append,
         Self::Burst,
@@ -88,6 +95,7 @@ impl Action {
         Self::Detach,
         Self::Message,
         Self::Impatience,
+        Self::Store,
         Self::Crash,
         Self::Alarm,
         Self::Advance,
@@ -95,7 +103,8 @@ impl Action {
     ];
 }
 
-const TYPICAL: [u32; Action::ALL.len()] = [12, 60, 1, 6, 3, 20, 14, 12, 6, 2, 60, 2, 6, 12, 12, 2];
+const TYPICAL: [u32; Action::ALL.len()] =
+    [12, 60, 1, 6, 3, 20, 14, 12, 6, 2, 60, 2, 150, 6, 12, 12, 2];
 
 impl Profile {
     /// Draws a profile.
@@ -114,16 +123,20 @@ impl Profile {
         if rng.chance(80) {
             weights[2] = 0;
         }
-        // Positions as in `Action::ALL`: fork 6, message 10, alarm 13, advance 14.
+        // Positions as in `Action::ALL`: fork 6, message 10, store 12, alarm 14, advance 15.
         let large = rng.chance(2);
         let slow_forks = rng.chance(20);
         if slow_forks {
             // Forks under way for a long time, and much that happens meanwhile.
-            (weights[6], weights[10], weights[13], weights[14]) = (60, 30, 40, 40);
+            (weights[6], weights[10], weights[14], weights[15]) = (60, 30, 40, 40);
+        }
+        if rng.chance(40) {
+            // Much that becomes cold, and forks of it.
+            (weights[1], weights[6], weights[10], weights[12]) = (160, 20, 90, 300);
         }
         if large {
             // Few steps: they are to reach pages that several rows fill.
-            (weights[2], weights[6], weights[10]) = (0, 40, 120);
+            (weights[2], weights[6], weights[10], weights[12]) = (0, 40, 120, 120);
         }
         let kinds = [None, Some(Kind::Json), Some(Kind::Text), Some(Kind::Binary)];
         let kind = if large && rng.chance(50) { Some(Kind::Json) } else { rng.pick(&kinds) };
@@ -135,7 +148,22 @@ impl Profile {
             large,
             kind,
             lifetime_percent: rng.pick(&[0, 10, 50]),
+            bounds: Self::draw_bounds(rng, large || weights[2] > 0),
+            rotates: rng.chance(80),
+            store_fault_percent: rng.pick(&[0, 10, 40]),
+        }
+    }
+
+    fn draw_bounds(rng: &mut Rng, long: bool) -> Bounds {
+        let most = rng.pick(&[8, 60, 400]);
+        let segment_bytes = if rng.chance(85) { 1 + rng.below(most) } else { 1 << 40 };
+        Bounds {
             bytes_max: if rng.chance(5) { 300 } else { STREAM_BYTES_MAX },
+            // Long streams of tiny segments make every audit expensive.
+            segment_bytes: if long { segment_bytes * 64 } else { segment_bytes },
+            segment_appends: rng.pick(&[3, 10, 1 << 40]) * if long { 64 } else { 1 },
+            fork_copy_bytes_max: rng.pick(&[10, 200, 1 << 40, 1 << 40]),
+            grace_ms: rng.pick(&[0, 1_000, 60_000]),
         }
     }
 }

@@ -18,8 +18,11 @@ use crate::ledger::Ledger;
 use crate::model::Body;
 use crate::network::Message;
 use crate::object::{Object, ObjectLog, Ran};
+use crate::questions::Question;
 use crate::rng::Rng;
+use crate::store::{Fetch, Put, Store, Sweep};
 use crate::trace::{Trace, short};
+use crate::uploads::Upload;
 use crate::violation::{Check, ensure};
 use crate::workload::{Action, AppendRequest, Profile, Workload};
 
@@ -59,6 +62,13 @@ pub struct World {
     pub(crate) history: Vec<(usize, Sent)>,
     pub(crate) network: Vec<Message>,
     pub(crate) makings: Vec<Making>,
+    pub(crate) store: Store,
+    pub(crate) store_audited_at: Option<u64>,
+    pub(crate) uploads: Vec<Upload>,
+    pub(crate) puts: Vec<Put>,
+    pub(crate) sweeps: Vec<Sweep>,
+    pub(crate) questions: Vec<Question>,
+    pub(crate) fetches: Vec<Fetch>,
     pub(crate) calls: u64,
     /// No more faults: the run is settling.
     pub(crate) calm: bool,
@@ -72,12 +82,14 @@ impl World {
     pub fn new(setup: Setup) -> Check<Self> {
         let mut rng = Rng::new(setup.seed);
         let profile = Profile::draw(&mut rng);
+        let store = Store::default();
         let mut objects = Vec::new();
         for name in ["_default/a", "_default/b", "_default/c", "_default/d", "_default/e"] {
             let disk = if setup.sqlite { Disk::sqlite() } else { Ok(Disk::memory()) };
             let Ok(disk) = disk else { unreachable!("an empty database in memory opens") };
             let mut object = Object::new(name.to_owned(), disk, setup.bug);
-            object.bytes_max = profile.bytes_max;
+            object.bounds = profile.bounds;
+            object.store = store.clone();
             objects.push(object);
         }
         objects.truncate(profile.paths);
@@ -93,6 +105,13 @@ impl World {
             history: Vec::new(),
             network: Vec::new(),
             makings: Vec::new(),
+            store,
+            store_audited_at: None,
+            uploads: Vec::new(),
+            puts: Vec::new(),
+            sweeps: Vec::new(),
+            questions: Vec::new(),
+            fetches: Vec::new(),
             calls: 0,
             calm: false,
         };
@@ -121,9 +140,11 @@ impl World {
             self.step += 1;
             let action = Action::ALL[self.rng.weighted(&self.profile.weights)];
             self.act(action)?;
+            self.rotate_what_is_due();
             for at in 0..self.objects.len() {
                 self.audit(at)?;
             }
+            self.audit_store()?;
             if self.step.is_multiple_of(50) {
                 self.check_ledgers()?;
             }
@@ -146,6 +167,8 @@ impl World {
             Action::Detach => self.detach(at),
             Action::Message => self.message(),
             Action::Impatience => self.impatience(),
+            Action::Store if self.store_is_busy() => self.store_step(),
+            Action::Store => self.append(at),
             Action::Crash => self.crash(at),
             Action::Alarm => self.ring_one(),
             Action::Advance => {
@@ -181,6 +204,8 @@ impl World {
 
     /// Sets the world's clock or one machine's.
     fn jump(&mut self, at: usize) -> Check {
+        // The grace is measured on one clock: reads that are under way now have taken too long.
+        self.fetches.clear();
         match self.rng.below(4) {
             0 => self.clock = self.clock.saturating_sub(self.rng.below(90_000)),
             1 => self.clock += self.rng.below(40 * 3_600_000),
@@ -250,6 +275,7 @@ impl World {
         self.note(format!("{} crashes", self.objects[at].name));
         if self.rng.chance(30) {
             self.objects[at].skew_ms = self.rng.below(200) as i64 - 100;
+            self.fetches.clear();
         }
         self.lose_memory(at)
     }
@@ -259,6 +285,7 @@ impl World {
         ensure!(lost.is_ok(), SpuriousFailure, "{lost:?}");
         // What the instance was waiting for died with it; what it had sent travels on.
         self.makings.retain(|making| making.child != at);
+        self.uploads.retain(|upload| upload.at != at);
         Ok(())
     }
 

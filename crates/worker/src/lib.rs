@@ -36,8 +36,13 @@ pub fn fetch(request: web_sys::Request, env: Env, _context: JsValue) -> Result<P
         (Route::Stream { .. }, "OPTIONS") => edge::options(edge::STREAM_METHODS),
         (Route::Stream { .. }, _) => edge::method_not_allowed(edge::STREAM_METHODS),
         (Route::Health, "GET" | "HEAD") => edge::health(&env),
-        (Route::Health, "OPTIONS") => edge::options(edge::HEALTH_METHODS),
-        (Route::Health, _) => edge::method_not_allowed(edge::HEALTH_METHODS),
+        (Route::Health, "OPTIONS") => edge::options(edge::REPORT_METHODS),
+        (Route::Health, _) => edge::method_not_allowed(edge::REPORT_METHODS),
+        (Route::Reconcile { project }, "GET" | "HEAD") => {
+            return Ok(edge::reconcile(url, project, env));
+        }
+        (Route::Reconcile { .. }, "OPTIONS") => edge::options(edge::REPORT_METHODS),
+        (Route::Reconcile { .. }, _) => edge::method_not_allowed(edge::REPORT_METHODS),
         (Route::ProjectRoot { .. } | Route::NotFound, _) => {
             edge::error(ApiError::new(ErrorCode::RouteNotFound, "There is no such resource."))
         }

@@ -9,7 +9,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -74,7 +74,7 @@ pub(crate) fn worker(paths: &Paths, profile: Profile) -> Result<()> {
     }
     source_stamp.clear()?;
     wasm_stamp.clear()?;
-    worker_build(paths, profile)?;
+    worker_build(paths, &paths.worker(), profile)?;
     if !is_built(paths) {
         bail!("worker-build left no index.js in {}", paths.worker_build().display());
     }
@@ -97,7 +97,7 @@ fn sources(paths: &Paths) -> Result<Vec<PathBuf>> {
     sources.push(paths.wrangler().join("package-lock.json"));
     for entry in fs::read_dir(paths.root().join("crates"))? {
         let entry = entry?;
-        if ["xtask", "bench"].iter().any(|name| entry.file_name() == *name) {
+        if ["xtask", "bench", "contract"].iter().any(|name| entry.file_name() == *name) {
             continue;
         }
         sources.extend(["Cargo.toml", "build.rs", "src"].map(|name| entry.path().join(name)));
@@ -134,9 +134,14 @@ fn wasm_inputs(paths: &Paths, profile: Profile) -> Result<String> {
     Ok(format!("{profile:?} {}", stamp::hash_of_contents(&files)?))
 }
 
-fn worker_build(paths: &Paths, profile: Profile) -> Result<()> {
+/// Builds the Worker of the contract suites.
+pub(crate) fn contract(paths: &Paths) -> Result<()> {
+    worker_build(paths, &paths.contract(), Profile::Release)
+}
+
+fn worker_build(paths: &Paths, directory: &Path, profile: Profile) -> Result<()> {
     let mut command = process::command(paths, paths.tool("worker-build"));
-    command.current_dir(paths.worker());
+    command.current_dir(directory);
     command.arg(match profile {
         Profile::Dev => "--dev",
         Profile::Release => "--release",

@@ -1,27 +1,17 @@
 //! `cargo xtask demo`: the service at work on real input, with its plug pulled half-way.
 //!
 //! Node replays 20,000 flights into the served Worker and follows some of them live
-//! (`conformance/demo`). When it writes `@kill`, the host is killed and started again on the same
-//! port and state. Everything else that node writes is for the person who watches; its exit code
-//! says whether what was read is what was sent.
+//! (`conformance/demo`), and asks for the kill ([`crate::plug`]). Its exit code says whether what
+//! was read is what was sent.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, TcpListener};
-use std::ops::RangeInclusive;
-use std::process::{Child, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::build::{self, Profile};
-use crate::host::{self, Host};
 use crate::paths::Paths;
-use crate::process;
+use crate::plug::{self, Script};
 use crate::setup;
-
-/// Where a free port is looked for. Systems take the ports of outgoing connections from 32768 up;
-/// one of those could be gone, or connect to itself, while the host is down. The hosts of the
-/// black-box suites have the ports above.
-const PORTS: RangeInclusive<u16> = 4600..=4619;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -53,79 +43,21 @@ pub(crate) fn run(paths: &Paths, args: &Args) -> Result<ExitCode> {
     Ok(if is_proven { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Plays it once, on a host and a state of its own; `true` when everything was proven. `say` gets
-/// the lines for people. The Worker must be built.
+/// Plays it once; `true` when everything was proven. `say` gets the lines for people. The Worker
+/// must be built.
 pub(crate) fn play(
     paths: &Paths,
     options: &Options,
     progress: Stdio,
-    mut say: impl FnMut(&str),
+    say: impl FnMut(&str),
 ) -> Result<bool> {
-    let state = tempfile::tempdir()?;
-    let hosting = host::Options {
-        port: options.port.map_or_else(free_port, Ok)?,
-        persist: Some(state.path().join("state")),
-        ..host::Options::default()
-    };
-    let mut host = Host::start(paths, &hosting)?;
-
-    let mut node = process::command(paths, "node");
-    node.arg(paths.conformance().join("demo/main.mjs"));
-    node.arg("--url").arg(host.url());
+    let mut args = Vec::new();
     if let Some(limit) = options.limit {
-        node.arg("--limit").arg(limit.to_string());
+        args.extend(["--limit".to_owned(), limit.to_string()]);
     }
     if options.no_kill {
-        node.arg("--no-kill");
+        args.push("--no-kill".to_owned());
     }
-    let mut node = node
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(progress)
-        .spawn()
-        .context("node does not start")?;
-    let told = follow(&mut node, &mut say, || {
-        host.kill_hard()?;
-        host = Host::start(paths, &hosting).context("after SIGKILL")?;
-        Ok(())
-    });
-    if told.is_err() {
-        // It would wait for a host that does not come back.
-        let _ = node.kill();
-    }
-    let status = node.wait()?;
-    told?;
-    if !status.success() {
-        say(&format!("console of the host:\n{}", host.log()));
-    }
-    host.stop()?;
-    Ok(status.success())
-}
-
-/// Reads what node says until it has ended, and does what it asks for.
-fn follow(
-    node: &mut Child,
-    say: &mut impl FnMut(&str),
-    mut restart: impl FnMut() -> Result<()>,
-) -> Result<()> {
-    let stdout = node.stdout.take().context("node has no stdout")?;
-    let mut stdin = node.stdin.take().context("node has no stdin")?;
-    for line in BufReader::new(stdout).lines() {
-        match line?.as_str() {
-            "@kill" => {
-                restart()?;
-                // If nobody reads it any more, the exit code will say why.
-                let _ = writeln!(stdin, "restarted");
-            }
-            line => say(line),
-        }
-    }
-    Ok(())
-}
-
-fn free_port() -> Result<u16> {
-    PORTS
-        .into_iter()
-        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
-        .with_context(|| format!("all ports from {} to {} are taken", PORTS.start(), PORTS.end()))
+    let script = Script { path: "demo/main.mjs", args, port: options.port, vars: Vec::new() };
+    plug::play(paths, &script, progress, say, |_| ())
 }

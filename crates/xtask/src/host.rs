@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -43,7 +43,11 @@ pub(crate) struct Options {
 
 /// Adds the script and its flags to a command that runs node.
 pub(crate) fn configure(paths: &Paths, command: &mut Command, options: &Options) {
-    command.arg(paths.wrangler().join("host.mjs"));
+    configure_script(&paths.wrangler().join("host.mjs"), command, options);
+}
+
+fn configure_script(script: &Path, command: &mut Command, options: &Options) {
+    command.arg(script);
     command.arg("--port").arg(options.port.to_string());
     if let Some(directory) = &options.persist {
         command.arg("--persist").arg(directory);
@@ -74,9 +78,17 @@ impl Host {
     /// # Errors
     /// What the host wrote to stderr, when it ends or stays silent before it is ready.
     pub(crate) fn start(paths: &Paths, options: &Options) -> Result<Self> {
+        Self::start_script(paths, &paths.wrangler().join("host.mjs"), options)
+    }
+
+    /// Starts a host of something else than the service.
+    ///
+    /// # Errors
+    /// See [`Host::start`].
+    pub(crate) fn start_script(paths: &Paths, script: &Path, options: &Options) -> Result<Self> {
         let log = next_log(paths)?;
         let mut command = process::command(paths, "node");
-        configure(paths, &mut command, options);
+        configure_script(script, &mut command, options);
         let mut child = command
             .arg("--until-eof")
             .process_group(0)

@@ -14,7 +14,9 @@ mod deploy;
 mod dev;
 mod host;
 mod paths;
+mod plug;
 mod process;
+mod reconcile;
 mod setup;
 mod sim;
 mod soak;
@@ -57,8 +59,10 @@ enum Command {
     Test(test::Args),
     /// Simulate streams under faults, seed by seed
     Sim(sim::Args),
-    /// Run the long tests: 10,000 seeds, the conformance suite three times
+    /// Run the long tests: 10,000 seeds, the conformance suite three times, 100 kills
     Soak(soak::Args),
+    /// Compare the object store with the streams of a project; changes nothing
+    Reconcile(reconcile::Args),
     /// Set up, build and deploy to Cloudflare
     Deploy(deploy::Args),
 }
@@ -87,7 +91,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Bench(args) => bench::run(&paths, &args)?,
         Command::Test(args) => return test::run(&paths, &args),
         Command::Sim(args) => return sim::run(&paths, &args),
-        Command::Soak(_) => return soak::run(&paths),
+        Command::Soak(args) => return soak::run(&paths, &args),
+        Command::Reconcile(args) => return reconcile::run(&args),
         Command::Deploy(args) => deploy::run(&paths, &args)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -57,6 +57,10 @@ impl Paths {
         self.root.join("crates/worker")
     }
 
+    pub(crate) fn contract(&self) -> PathBuf {
+        self.root.join("crates/contract")
+    }
+
     /// What `worker-build` emits: `index.js` and `index_bg.wasm`.
     pub(crate) fn worker_build(&self) -> PathBuf {
         self.worker().join("build")

@@ -1,5 +1,7 @@
 //! `cargo xtask soak`: what takes longer than a test may, run before a capability counts as done.
 
+mod kill;
+
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -7,18 +9,41 @@ use anyhow::Result;
 use crate::paths::Paths;
 use crate::{sim, test};
 
+pub(crate) use kill::{Options as KillOptions, play as play_kill};
+
 const SEEDS: u64 = 10_000;
 const CONFORMANCE_RUNS: u32 = 3;
 
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    part: Option<Part>,
+}
 
-pub(crate) fn run(paths: &Paths) -> Result<ExitCode> {
+#[derive(clap::Subcommand)]
+enum Part {
+    /// Kill the host again and again while it moves bytes to the object store
+    Kill(KillOptions),
+}
+
+pub(crate) fn run(paths: &Paths, args: &Args) -> Result<ExitCode> {
+    let is_ok = match &args.part {
+        Some(Part::Kill(options)) => kill::run(paths, options)?,
+        None => all(paths)?,
+    };
+    Ok(if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn all(paths: &Paths) -> Result<bool> {
     println!("sim: {SEEDS} seeds");
     let mut is_ok = sim::seeds(paths, SEEDS)?;
     for run in 1..=CONFORMANCE_RUNS {
         println!("conformance: run {run} of {CONFORMANCE_RUNS}");
         is_ok &= test::only(paths, "conformance")?;
     }
-    Ok(if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let options = KillOptions::default();
+    println!("kill: {} rounds", options.rounds);
+    is_ok &= kill::run(paths, &options)?;
+    Ok(is_ok)
 }

@@ -7,9 +7,11 @@
 mod blackbox;
 mod checks;
 mod conformance;
+mod contracts;
 mod demo;
 mod deploy_dry_run;
 mod local_host;
+mod soak_kill;
 mod vitest;
 mod wasm;
 
@@ -39,9 +41,12 @@ const STEPS: &[Step] = &[
     Step { name: "doc", run: checks::doc },
     Step { name: "deploy-dry-run", run: deploy_dry_run::run },
     Step { name: "local-host", run: local_host::run },
+    Step { name: "contracts", run: contracts::run },
     Step { name: "conformance", run: conformance::run },
+    Step { name: "conformance-cold", run: conformance::run_cold },
     Step { name: "blackbox", run: blackbox::run },
     Step { name: "demo", run: demo::run },
+    Step { name: "soak-kill", run: soak_kill::run },
 ];
 
 #[derive(clap::Args)]

@@ -42,7 +42,7 @@ pub(super) fn wasm_start(bench: &Bench, name: &str) -> Result<Vec<Outcome>> {
 }
 
 fn started(script: &Path, state: &Path, path: &str) -> Result<f64> {
-    let host = Host::start(script, state)?;
+    let host = Host::start(script, state, &[])?;
     Client::connect(host.port())?.call(("GET", path), "", b"", 200)?;
     let time = system::cpu_time(host.workerd()).context("no CPU time is known here")?;
     Ok(time.as_secs_f64() * 1000.0)

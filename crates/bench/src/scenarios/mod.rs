@@ -1,6 +1,7 @@
 //! What is measured: one file a topic, one function a scenario, listed in [`SCENARIOS`].
 
 mod append;
+mod cold;
 mod cost;
 mod footprint;
 mod length;
@@ -21,6 +22,8 @@ use crate::system;
 /// What every scenario needs.
 pub(crate) struct Bench {
     pub(crate) root: PathBuf,
+    /// Directory for the state of further hosts.
+    pub(crate) state: PathBuf,
     pub(crate) ours: Host,
     pub(crate) ceiling: Host,
     pub(crate) settings: Settings,
@@ -49,8 +52,10 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("append-1mib", append::large),
     ("read-9kb", read::json),
     ("read-1mib", read::chunks),
-    ("length-append", length::append),
-    ("length-read", length::tail_read),
+    ("read-cold", cold::read),
+    ("rotate", cold::rotate),
+    ("length-1m", |bench, name| length::compare(bench, name, 1_000_000)),
+    ("length-10m", |bench, name| length::compare(bench, name, 10_000_000)),
     ("cost-1", |bench, name| cost::appends(bench, name, (1, 2_000), 1.50)),
     ("cost-64", |bench, name| cost::appends(bench, name, (64, 20_000), 0.75)),
     ("wasm-size", footprint::wasm_size),
@@ -93,9 +98,12 @@ impl Bench {
 
     /// Makes a stream of ours; returns its URL path.
     fn create(&self, name: &str, headers: &str) -> Result<String> {
-        let path = format!("/v1/stream/bench/{name}");
-        Client::connect(self.ours.port())?.call(("PUT", &path), headers, b"", 201)?;
-        Ok(path)
+        create(&self.ours, name, headers)
+    }
+
+    /// A further host of ours, with variables of its own.
+    fn host_with(&self, name: &str, vars: &[&str]) -> Result<Host> {
+        Host::start(&self.root.join(OURS), &self.state.join(name), vars)
     }
 
     /// Sends one request over and over.
@@ -109,6 +117,13 @@ impl Bench {
         let load = Load { port: host.port(), connections, until: self.until(), expected };
         load::run(&load, |_, out| out.extend_from_slice(bytes))
     }
+}
+
+/// Makes a stream at a host; returns its URL path.
+fn create(host: &Host, name: &str, headers: &str) -> Result<String> {
+    let path = format!("/v1/stream/bench/{name}");
+    Client::connect(host.port())?.call(("PUT", &path), headers, b"", 201)?;
+    Ok(path)
 }
 
 /// A request as it goes over the wire.

@@ -9,8 +9,8 @@ use crate::report::{Outcome, Target};
 use crate::rounds::interleave;
 
 const CHUNK_BYTES: usize = 1 << 20;
-/// Chunks of the large stream, read in turns.
-const CHUNKS: usize = 8;
+/// Chunks of the large stream, read in turns: too few for a segment.
+const CHUNKS: usize = 6;
 
 /// About 9 KB of JSON that came in 200 appends. Ceiling: an object that returns as many bytes.
 pub(super) fn json(bench: &Bench, name: &str) -> Result<Vec<Outcome>> {

@@ -14,6 +14,7 @@ use protocol::live::FrameHead;
 use protocol::offset::Offset;
 use worker::{Delay, Env};
 
+use super::cold;
 use super::socket::{Arrival, Attached, Socket, attach};
 use crate::config::Config;
 use crate::js;
@@ -38,7 +39,7 @@ pub(crate) async fn serve(
     let mut url = url.to_owned();
     for _ in 0..=RECONNECTS_MAX {
         let mut socket = match attach(&url, object, env).await? {
-            Attached::Answer(response) => return Ok(response),
+            Attached::Answer(response) => return cold::complete(response, env).await,
             Attached::Reader(socket) => socket,
         };
         let left = Duration::from_millis(deadline.saturating_since_ms(js::now()));
@@ -100,7 +101,7 @@ fn answer(head: FrameHead, bytes: &[u8], content_type: &ContentType, query: &Rea
         return no_content(head.next_offset(), content_type).header(name::STREAM_CLOSED, "true");
     }
     // A wait begins at the tail, so everything in the frame was written by this very life.
-    let FrameHead { from, to, generation, closed, up_to_date } = head;
+    let FrameHead { from, to, generation, closed, up_to_date, .. } = head;
     let etag = Etag { generation, from, to, closed, up_to_date };
     let reply = Reply::new(200)
         .header(name::CONTENT_TYPE, content_type.as_str().to_owned())

@@ -4,6 +4,7 @@
 //! enter wasm here. A live read becomes an internal socket to the object, which [`sse`] and
 //! [`long_poll`] turn into what the client understands.
 
+mod cold;
 mod long_poll;
 mod socket;
 mod sse;
@@ -13,14 +14,16 @@ use std::cell::RefCell;
 use js_sys::{Function, Promise};
 use protocol::error::{ApiError, ErrorCode};
 use protocol::headers::name;
-use protocol::name::{NameError, StreamName};
+use protocol::name::{NameError, Project, StreamName};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, future_to_promise};
 use worker::Env;
 
 use crate::body;
+use crate::cold::COLD_STATUS;
 use crate::config::Config;
 use crate::js::{Namespace, Thenable};
+use crate::reconcile;
 use crate::request::{Mode, ReadQuery, split_url};
 use crate::respond::{Body, Failure, Reply, internal, sentence};
 
@@ -30,8 +33,8 @@ pub const STREAM_BINDING: &str = "STREAM";
 /// Methods of a stream, for `Allow` and preflights.
 pub const STREAM_METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
 
-/// Methods of `/health`.
-pub const HEALTH_METHODS: &str = "GET, HEAD, OPTIONS";
+/// Methods of `/health`, and of reports.
+pub const REPORT_METHODS: &str = "GET, HEAD, OPTIONS";
 
 type Response = Result<web_sys::Response, JsValue>;
 
@@ -42,7 +45,8 @@ type Response = Result<web_sys::Response, JsValue>;
 /// Only what the platform throws while a response is built.
 pub fn stream(request: web_sys::Request, name: &StreamName, env: Env) -> Result<Promise, JsValue> {
     let object = name.object_name();
-    if request.method() == "GET" {
+    let is_get = request.method() == "GET";
+    if is_get {
         let url = request.url();
         // A malformed query is the object's to refuse: first comes whether there is a stream.
         let query = ReadQuery::parse(split_url(&url).2);
@@ -57,6 +61,7 @@ pub fn stream(request: web_sys::Request, name: &StreamName, env: Env) -> Result<
         }
     }
     match call_object(&request, &object, &env) {
+        Ok(promise) if is_get => Ok(or_unavailable(completed(promise, env))),
         Ok(promise) => Ok(or_unavailable(promise)),
         Err(error) => resolved(request, unavailable(error).reply().into_response()),
     }
@@ -76,6 +81,36 @@ pub fn resolved(request: web_sys::Request, response: Response) -> Result<Promise
         body::discard(&request).await;
         Ok(response)
     }))
+}
+
+/// The same promise, with cold bytes put into the response.
+fn completed(promise: Promise, env: Env) -> Promise {
+    thread_local! {
+        /// The bindings are the same for the whole life of the isolate.
+        static COMPLETE: RefCell<Option<Function>> = const { RefCell::new(None) };
+    }
+    let make = || {
+        let closure = Closure::<dyn Fn(web_sys::Response) -> JsValue>::new(
+            move |response: web_sys::Response| {
+                if response.status() != COLD_STATUS {
+                    return response.into();
+                }
+                let env = env.clone();
+                let completed = async move {
+                    let completed = cold::complete(response, &env).await;
+                    completed.or_else(|failure| failure.reply().into_response()).map(JsValue::from)
+                };
+                future_to_promise(completed).into()
+            },
+        );
+        closure.into_js_value().unchecked_into::<Function>()
+    };
+    let promise: &Thenable = promise.unchecked_ref();
+    let callback = COMPLETE.with(|known| match known.try_borrow_mut() {
+        Ok(mut known) => known.get_or_insert_with(make).clone(),
+        Err(_) => make(),
+    });
+    JsValue::from(promise.then(&callback)).unchecked_into()
 }
 
 /// The same promise, with a rejection turned into an error response.
@@ -142,6 +177,20 @@ pub fn health(env: &Env) -> Response {
         .header(name::CACHE_CONTROL, "no-store")
         .body(Body::Text(body.to_string()))
         .into_response()
+}
+
+/// `GET /v1/{project}/reconcile`: see [`crate::reconcile`].
+///
+/// # Errors
+/// Only what the platform throws while a response is built.
+pub fn reconcile(url: String, project: Project, env: Env) -> Promise {
+    future_to_promise(async move {
+        let report = match Config::from_env(&env) {
+            Ok(_) => reconcile::report(&project, split_url(&url).2, &env).await,
+            Err(error) => Err(error.into()),
+        };
+        report.or_else(|failure| failure.reply().into_response()).map(JsValue::from)
+    })
 }
 
 /// A CORS preflight, or any other OPTIONS.

@@ -4,6 +4,8 @@
 //! position that the client has taken. So a slow client stops the reader at the object, and
 //! fills no channel on the way.
 
+use engine::cold::Locator;
+use engine::log::Blob;
 use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedReceiver, unbounded};
 use protocol::content_type::ContentType;
@@ -16,6 +18,7 @@ use wasm_bindgen::{JsCast, JsValue};
 use worker::{Env, Response, WebSocket};
 
 use super::forward;
+use crate::cold::{self, ColdRange};
 use crate::js;
 use crate::respond::{Failure, internal};
 
@@ -41,6 +44,9 @@ pub(crate) enum Arrival {
 pub(crate) struct Socket {
     socket: WebSocket,
     arrivals: UnboundedReceiver<Arrival>,
+    /// A frame that has arrived and whose bytes are being fetched.
+    cold: Option<(FrameHead, Locator)>,
+    env: Env,
     _listeners: Listeners,
     /// Up to where the object may send: at first, one window past where the reader began.
     granted: Option<Position>,
@@ -74,6 +80,8 @@ pub(crate) async fn attach(url: &str, object: &str, env: &Env) -> Result<Attache
     Ok(Attached::Reader(Box::new(Socket {
         socket,
         arrivals,
+        cold: None,
+        env: env.clone(),
         _listeners: listeners,
         granted: None,
         content_type,
@@ -141,13 +149,37 @@ fn frame_of(bytes: &[u8]) -> Arrival {
 }
 
 impl Socket {
-    /// The next arrival; after [`Arrival::Ended`] there is none.
+    /// The next arrival; after [`Arrival::Ended`] there is none. May be dropped and called again
+    /// at any time.
     pub(crate) async fn next(&mut self) -> Arrival {
-        let arrival = self.arrivals.next().await.unwrap_or(Arrival::Ended);
-        if let (None, Arrival::Frame(head, _)) = (self.granted, &arrival) {
-            self.granted = Some(head.from.saturating_add_bytes(LIVE_CREDIT_BYTES));
+        if self.cold.is_none() {
+            let arrival = self.arrivals.next().await.unwrap_or(Arrival::Ended);
+            let Arrival::Frame(head, payload) = arrival else { return arrival };
+            if self.granted.is_none() {
+                self.granted = Some(head.from.saturating_add_bytes(LIVE_CREDIT_BYTES));
+            }
+            if !head.cold {
+                return Arrival::Frame(head, payload);
+            }
+            match serde_json::from_slice::<ColdRange>(&payload) {
+                Ok(range) => self.cold = Some((head, range.into())),
+                Err(error) => {
+                    internal("reading a cold frame", &JsValue::from_str(&error.to_string()));
+                    return Arrival::Ended;
+                }
+            }
         }
-        arrival
+        let Some((head, locator)) = self.cold.clone() else { return Arrival::Ended };
+        let fetched = cold::fetch(&locator, &self.env).await;
+        self.cold = None;
+        match fetched {
+            Ok(bytes) => Arrival::Frame(head, bytes.to_vec()),
+            Err(error) => {
+                // Logged on the way; the reader connects again and is told what there is to tell.
+                let _ = Failure::from(error);
+                Arrival::Ended
+            }
+        }
     }
 
     /// Tells the object that the client has taken everything before `consumed`.

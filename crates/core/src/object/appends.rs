@@ -270,7 +270,7 @@ impl Inner {
         });
     }
 
-    fn commit_group(&self) {
+    fn commit_group(self: &Rc<Self>) {
         let group = self.appends.take_group();
         let (appends, tickets): (Vec<_>, Vec<_>) = group
             .into_iter()
@@ -290,6 +290,9 @@ impl Inner {
         }
         if let Some(growth) = outcome.growth {
             self.broadcast(growth);
+            self.take_up();
+            self.rotate_if_due();
+            self.watch_quota();
         }
     }
 

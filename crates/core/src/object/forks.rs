@@ -5,83 +5,38 @@
 //! unknown reference is released like a known one.
 
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::rc::Rc;
 
-use engine::Missing;
 use engine::create::{Create, CreateError, Created};
-use engine::fork::{Begun, CopyPage, ForkError, ForkGrant, ForkRequest, ForkWish};
-use engine::life::Inherited;
+use engine::fork::{Begun, CopyRequest, ForkError, ForkGrant, ForkRequest, ForkWish, Lent};
 use engine::log::{Blob, ForkId, Release};
 use futures::channel::oneshot;
 use js_sys::Uint8Array;
 use protocol::content_type::ContentType;
 use protocol::error::ErrorCode;
-use protocol::lifetime::Lifetime;
-use protocol::offset::{Generation, Offset, OffsetParam, Position};
-use protocol::time::UnixMillis;
-use serde::{Deserialize, Serialize};
+use protocol::offset::{Generation, OffsetParam, Position};
 use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::JsFuture;
 
-use super::{Answer, Call, INTERNAL, INTERNAL_METHOD, Inner, JsBytes};
-use crate::body;
-use crate::edge::{forward, unavailable};
+use super::{Answer, Call, Inner, JsBytes};
+use crate::call::{call, message_of, text_of, to_json};
+use crate::cold::{self, ColdError};
 use crate::js;
 use crate::respond::{Body, Failure, Reply, internal};
 
-/// Largest internal message.
-const MESSAGE_BYTES_MAX: u64 = 1 << 20;
+mod wire;
+
+use wire::{
+    Asked, ReferenceAnswer, ReferenceMessage, Refusal, ReleaseMessage, decode_copied,
+    encode_copied, grant_of, granted, offset_text, refusal_of,
+};
+
+/// How often a source judges one question: with cold bytes at hand, and after uploads.
+const REFERENCES_MAX: u32 = 4;
 
 /// How often a fork asks anew because its generation was too low.
 const RAISES_MAX: u32 = 3;
-
-/// `reference`: a fork asks its source.
-#[derive(Serialize, Deserialize)]
-struct ReferenceMessage {
-    child: String,
-    generation: u64,
-    /// As in `Stream-Fork-Offset`.
-    offset: Option<String>,
-    sub_offset: u64,
-    content_type: Option<String>,
-}
-
-/// The source's answer to `reference`.
-#[derive(Serialize, Deserialize)]
-enum ReferenceAnswer {
-    Granted {
-        source: u64,
-        at: u64,
-        content_type: String,
-        ttl_s: Option<u64>,
-        expires_at: Option<u64>,
-        /// `(generation, end)`.
-        lineage: Vec<(u64, u64)>,
-    },
-    RaiseTo(u64),
-    Refused(Refusal),
-}
-
-/// [`ForkError`] on the wire.
-#[derive(Serialize, Deserialize)]
-enum Refusal {
-    NotFound,
-    Gone,
-    BeyondTail { generation: u64, position: u64 },
-    StaleOffset,
-    InvalidOffset,
-    SubOffset,
-    ContentType(String),
-    TooDeep,
-    Storage,
-}
-
-/// `release`: a fork is gone.
-#[derive(Serialize, Deserialize)]
-struct ReleaseMessage {
-    child: String,
-    generation: u64,
-}
 
 /// Whether a fork is being made, and who waits for that to end.
 #[derive(Default)]
@@ -217,16 +172,18 @@ impl Inner {
         grant: &ForkGrant,
     ) -> Result<(), Failure> {
         self.with_stream(|stream| stream.fork_granted(request, grant))??;
-        while let Some((source, from, to)) = self.with_stream(|stream| stream.fork_missing())? {
-            let path = format!("copy?source={}&from={}&to={}", source.0, from.0, to.0);
-            let response = self.call(&wish.source, &path, None).await?;
+        while let Some(missing) = self.with_stream(|stream| stream.fork_missing())? {
+            let CopyRequest { source, cold, from, to } = missing;
+            let path =
+                format!("copy?source={}&cold={}&from={}&to={}", source.0, cold.0, from.0, to.0);
+            let response = call(&wish.source, &path, None, &self.env).await?;
             let buffer =
                 response.array_buffer().map_err(|error| internal("copying a fork", &error))?;
             let buffer =
                 JsFuture::from(buffer).await.map_err(|error| internal("copying a fork", &error))?;
-            let page = decode_page(from, &JsBytes::new(Uint8Array::new(&buffer)))
+            let copied = decode_copied(from, &JsBytes::new(Uint8Array::new(&buffer)))
                 .ok_or_else(|| internal("copying a fork", &JsValue::from_str("damaged page")))?;
-            self.with_stream(|stream| stream.fork_copied(page))??;
+            self.with_stream(|stream| stream.fork_received(copied))??;
         }
         Ok(())
     }
@@ -243,7 +200,7 @@ impl Inner {
             sub_offset: question.sub_offset,
             content_type: question.content_type.as_ref().map(|text| text.as_str().to_owned()),
         };
-        let response = self.call(&wish.source, "reference", Some(to_json(&message))).await;
+        let response = call(&wish.source, "reference", Some(to_json(&message)), &self.env).await;
         let answer = match response {
             Ok(response) => text_of(&response).await,
             Err(failure) => Err(failure),
@@ -258,33 +215,12 @@ impl Inner {
         }
     }
 
-    /// Calls another stream's object. Any status but 200 is a failure.
-    async fn call(
-        &self,
-        object: &str,
-        operation: &str,
-        body: Option<String>,
-    ) -> Result<web_sys::Response, Failure> {
-        let init = web_sys::RequestInit::new();
-        if let Some(body) = body {
-            init.set_method(INTERNAL_METHOD);
-            init.set_body(&JsValue::from_str(&body));
-        }
-        let url = format!("http://object{INTERNAL}{operation}");
-        let request = web_sys::Request::new_with_str_and_init(&url, &init).map_err(unavailable)?;
-        let response = forward(&request, object, &self.env).await?;
-        match response.status() {
-            200 => Ok(response),
-            status => Err(unavailable(JsValue::from_str(&format!("status {status}")))),
-        }
-    }
-
     /// Tells sources that forks of theirs are gone.
     pub(crate) async fn deliver(self: &Rc<Self>, releases: Vec<Release>) {
         for release in releases {
             let Ok(child) = self.name() else { return };
             let message = ReleaseMessage { child, generation: release.generation.0 };
-            let told = self.call(&release.source, "release", Some(to_json(&message))).await;
+            let told = call(&release.source, "release", Some(to_json(&message)), &self.env).await;
             if told.is_ok()
                 && let Err(failure) = self
                     .with_stream(|stream| stream.released(release.generation))
@@ -317,7 +253,7 @@ impl Inner {
         match operation {
             "reference" => {
                 let message: ReferenceMessage = message_of(call).await?;
-                let answer = self.answer_reference(&message)?;
+                let answer = self.answer_reference(&message).await?;
                 Ok(Reply::new(200).body(Body::Text(to_json(&answer))).into())
             }
             "copy" => self.answer_copy(query),
@@ -329,11 +265,18 @@ impl Inner {
                 self.deliver_due();
                 Ok(Reply::new(200).into())
             }
+            "reconcile" => {
+                let answer = self.reconcile(&message_of(call).await?)?;
+                Ok(Reply::new(200).body(Body::Text(to_json(&answer))).into())
+            }
             _ => Err(Failure::new(ErrorCode::RouteNotFound, "No such internal operation.")),
         }
     }
 
-    fn answer_reference(&self, message: &ReferenceMessage) -> Result<ReferenceAnswer, Failure> {
+    async fn answer_reference(
+        &self,
+        message: &ReferenceMessage,
+    ) -> Result<ReferenceAnswer, Failure> {
         let offset = message.offset.as_deref().map(OffsetParam::parse).transpose();
         let content_type = message.content_type.as_deref().map(ContentType::parse).transpose();
         let (Ok(offset), Ok(content_type)) = (offset, content_type) else {
@@ -346,7 +289,34 @@ impl Inner {
             sub_offset: message.sub_offset,
             content_type,
         };
-        let outcome = self.with_stream(|stream| stream.reference(&request, js::now()))?;
+        if let Some(offset) = offset
+            && self.with_stream(|stream| stream.check(js::now()))?.is_ok()
+        {
+            match self.boundary_holds(offset).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(ReferenceAnswer::Refused(Refusal::InvalidOffset)),
+                Err(error) => return unread(error),
+            }
+        }
+        let mut lent = None;
+        let mut outcome = Err(ForkError::TooHot);
+        for _ in 0..REFERENCES_MAX {
+            let life;
+            (outcome, life) = self.with_stream(|stream| {
+                let outcome = stream.reference(&request, lent.as_ref(), js::now());
+                (outcome, stream.generation())
+            })?;
+            match (&outcome, life) {
+                (Err(ForkError::Lend(range)), Some(life)) => {
+                    match self.lend(range.clone(), life).await? {
+                        Ok(bytes) => lent = Some(bytes),
+                        Err(error) => return unread(error),
+                    }
+                }
+                (Err(ForkError::TooHot), _) => self.rotate_for_fork().await,
+                _ => break,
+            }
+        }
         Ok(match outcome {
             Ok(grant) => granted(grant),
             Err(ForkError::GenerationTooLow { at_least }) => ReferenceAnswer::RaiseTo(at_least.0),
@@ -355,173 +325,50 @@ impl Inner {
         })
     }
 
+    /// Cold bytes of a life for the engine to look at.
+    async fn lend(
+        &self,
+        range: Range<Position>,
+        generation: Generation,
+    ) -> Result<Result<Lent, ColdError>, Failure> {
+        let from = range.start;
+        let mut bytes = Vec::new();
+        for locator in self.with_stream(|stream| stream.pieces(range))?? {
+            match cold::fetch(&locator, &self.env).await {
+                Ok(piece) => bytes.extend(piece.to_vec()),
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        Ok(Ok(Lent { generation, from, bytes }))
+    }
+
     fn answer_copy(&self, query: &str) -> Result<Answer, Failure> {
         let number = |name: &str| {
             let value = query.split('&').filter_map(|pair| pair.split_once('='));
             let value = value.filter(|(key, _)| *key == name).map(|(_, value)| value).next();
             value.and_then(|value| value.parse::<u64>().ok())
         };
-        let (Some(source), Some(from), Some(to)) = (number("source"), number("from"), number("to"))
-        else {
+        let numbers = (number("source"), number("cold"), number("from"), number("to"));
+        let (Some(source), Some(cold), Some(from), Some(to)) = numbers else {
             return Err(Failure::new(ErrorCode::InvalidQuery, "A copy does not parse."));
         };
-        let page = self.with_stream(|stream| {
-            stream.copy(Generation(source), Position(from), Position(to))
-        })??;
-        Ok(Reply::new(200).body(Body::Bytes(encode_page(page))).into())
+        let request = CopyRequest {
+            source: Generation(source),
+            cold: Position(cold),
+            from: Position(from),
+            to: Position(to),
+        };
+        let copied = self.with_stream(|stream| stream.copy(request))??;
+        Ok(Reply::new(200).body(Body::Bytes(encode_copied(copied))).into())
     }
 }
 
-/// What a source's answer, or its absence, means to the fork.
-enum Asked {
-    /// No reference is stored.
-    Refused(ForkError),
-    /// A reference may be stored.
-    Unknown(Failure),
-}
-
-fn grant_of(answer: ReferenceAnswer) -> Result<ForkGrant, Asked> {
-    let refused = |error| Err(Asked::Refused(error));
-    match answer {
-        ReferenceAnswer::RaiseTo(generation) => {
-            refused(ForkError::GenerationTooLow { at_least: Generation(generation) })
-        }
-        ReferenceAnswer::Refused(refusal) => refused(error_of(refusal)),
-        ReferenceAnswer::Granted { source, at, content_type, ttl_s, expires_at, lineage } => {
-            let Ok(content_type) = ContentType::parse(&content_type) else {
-                return Err(Asked::Unknown(Failure::new(
-                    ErrorCode::Internal,
-                    "A grant does not parse.",
-                )));
-            };
-            let lifetime = match (ttl_s, expires_at) {
-                (Some(seconds), _) => Lifetime::Ttl { seconds },
-                (None, Some(at)) => Lifetime::ExpiresAt { at: UnixMillis(at) },
-                (None, None) => Lifetime::Unlimited,
-            };
-            let stretch = |(generation, end)| Inherited {
-                generation: Generation(generation),
-                end: Position(end),
-            };
-            Ok(ForkGrant {
-                source: Generation(source),
-                at: Position(at),
-                content_type,
-                lifetime,
-                lineage: lineage.into_iter().map(stretch).collect(),
-            })
-        }
-    }
-}
-
-fn granted(grant: ForkGrant) -> ReferenceAnswer {
-    let (ttl_s, expires_at) = match grant.lifetime {
-        Lifetime::Unlimited => (None, None),
-        Lifetime::Ttl { seconds } => (Some(seconds), None),
-        Lifetime::ExpiresAt { at } => (None, Some(at.0)),
-    };
-    ReferenceAnswer::Granted {
-        source: grant.source.0,
-        at: grant.at.0,
-        content_type: grant.content_type.as_str().to_owned(),
-        ttl_s,
-        expires_at,
-        lineage: grant
-            .lineage
-            .iter()
-            .map(|stretch| (stretch.generation.0, stretch.end.0))
-            .collect(),
-    }
-}
-
-fn refusal_of(error: ForkError) -> Refusal {
-    use engine::offsets::OffsetError;
+/// Cold bytes of the source that could not be had.
+fn unread(error: ColdError) -> Result<ReferenceAnswer, Failure> {
     match error {
-        ForkError::Missing(Missing::NotFound) => Refusal::NotFound,
-        ForkError::Missing(Missing::Gone) => Refusal::Gone,
-        ForkError::Missing(Missing::Log(_)) | ForkError::Offset(OffsetError::Log(_)) => {
-            Refusal::Storage
+        ColdError::Missing(segment) | ColdError::Corrupt(segment) => {
+            Ok(ReferenceAnswer::Damaged(segment))
         }
-        ForkError::Offset(OffsetError::BeyondTail { tail }) => {
-            Refusal::BeyondTail { generation: tail.generation.0, position: tail.position.0 }
-        }
-        ForkError::Offset(OffsetError::Stale) => Refusal::StaleOffset,
-        ForkError::Offset(OffsetError::Invalid) => Refusal::InvalidOffset,
-        ForkError::SubOffset => Refusal::SubOffset,
-        ForkError::ContentType { expected } => Refusal::ContentType(expected.as_str().to_owned()),
-        ForkError::TooDeep => Refusal::TooDeep,
-        // Both are answered with a generation to ask again with.
-        ForkError::GenerationTooLow { .. } | ForkError::Refused => Refusal::Storage,
+        ColdError::Unavailable => Err(error.into()),
     }
-}
-
-fn error_of(refusal: Refusal) -> ForkError {
-    use engine::offsets::OffsetError;
-    let storage =
-        || Missing::Log(engine::log::LogError::Failed("the source's storage failed".into()));
-    match refusal {
-        Refusal::NotFound => ForkError::Missing(Missing::NotFound),
-        Refusal::Gone => ForkError::Missing(Missing::Gone),
-        Refusal::BeyondTail { generation, position } => {
-            let tail = Offset { generation: Generation(generation), position: Position(position) };
-            ForkError::Offset(OffsetError::BeyondTail { tail })
-        }
-        Refusal::StaleOffset => ForkError::Offset(OffsetError::Stale),
-        Refusal::InvalidOffset => ForkError::Offset(OffsetError::Invalid),
-        Refusal::SubOffset => ForkError::SubOffset,
-        Refusal::ContentType(expected) => {
-            ForkError::ContentType { expected: ContentType::parse(&expected).unwrap_or_default() }
-        }
-        Refusal::TooDeep => ForkError::TooDeep,
-        Refusal::Storage => ForkError::Missing(storage()),
-    }
-}
-
-fn offset_text(offset: OffsetParam) -> String {
-    match offset {
-        OffsetParam::Start => "-1".into(),
-        OffsetParam::Now => "now".into(),
-        OffsetParam::At(offset) => offset.to_string(),
-    }
-}
-
-/// `[count u32 LE][count × end u32 LE][bytes]`.
-fn encode_page(page: CopyPage<JsBytes>) -> JsBytes {
-    let number = |value: u64| u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes();
-    let mut head = number(page.ends.len() as u64).to_vec();
-    for end in &page.ends {
-        head.extend_from_slice(&number(*end));
-    }
-    JsBytes::concat(&[JsBytes::from_vec(head), page.bytes])
-}
-
-fn decode_page(from: Position, page: &JsBytes) -> Option<CopyPage<JsBytes>> {
-    let count = page.slice(0..4).to_vec();
-    let count = u64::from(u32::from_le_bytes(count.try_into().ok()?));
-    let head_bytes = 4 + count * 4;
-    if head_bytes > page.len() {
-        return None;
-    }
-    let ends = page.slice(4..head_bytes).to_vec();
-    let (ends, _) = ends.as_chunks::<4>();
-    let ends = ends.iter().map(|end| u64::from(u32::from_le_bytes(*end))).collect();
-    Some(CopyPage { from, bytes: page.slice(head_bytes..page.len()), ends })
-}
-
-fn to_json(message: &impl Serialize) -> String {
-    // These types have string keys and finite numbers only: they always serialize.
-    serde_json::to_string(message).unwrap_or_default()
-}
-
-async fn message_of<T: serde::de::DeserializeOwned>(call: &Call) -> Result<T, Failure> {
-    let bytes = body::read(&call.request, MESSAGE_BYTES_MAX).await?.to_vec();
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Failure::new(ErrorCode::InvalidJson, error.to_string()))
-}
-
-async fn text_of(response: &web_sys::Response) -> Result<String, Failure> {
-    let promise = response.text().map_err(|error| internal("reading an answer", &error))?;
-    let text =
-        JsFuture::from(promise).await.map_err(|error| internal("reading an answer", &error))?;
-    Ok(text.as_string().unwrap_or_default())
 }

@@ -8,21 +8,25 @@
 //! - [`verbs`]: one function a method.
 //! - [`readers`]: hibernating sockets of live readers, and the pump that feeds them.
 //! - [`forks`]: the conversation between a fork and its source.
+//! - [`rotation`]: uploads of segments, and the sweeping of unreferenced ones.
 
 mod appends;
 mod forks;
 mod readers;
+mod rotation;
 mod sql;
 mod verbs;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use engine::Stream;
+use engine::duties::{Busy, Due};
 use engine::log::LogError;
 use engine::log::sql::SqlLog;
+use engine::{Bounds, Stream};
 use js_sys::Promise;
 use protocol::error::{ApiError, ErrorCode};
+use protocol::limits::{FORK_COPY_BYTES_MAX, Limits};
 use wasm_bindgen::JsCast;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::future_to_promise;
@@ -36,8 +40,9 @@ use crate::respond::{Failure, Reply, internal};
 use appends::Appends;
 use forks::ForkInProgress;
 use readers::Readers;
+use rotation::Uploading;
 pub use sql::JsBytes;
-use sql::ObjectDatabase;
+pub(crate) use sql::ObjectDatabase;
 
 type ObjectStream = Stream<SqlLog<ObjectDatabase>>;
 
@@ -69,6 +74,11 @@ pub(crate) struct Inner {
     pub(crate) readers: RefCell<Readers>,
     /// The fork that a request of this instance is making, if one is.
     pub(crate) fork_in_progress: ForkInProgress,
+    pub(crate) uploading: Uploading,
+    /// Whether the stream was loaded and nobody has looked yet for what was left undone.
+    pub(crate) is_fresh: Cell<bool>,
+    /// Whether the operator knows that the stream holds nearly as much as it may.
+    pub(crate) is_nearly_full: Cell<bool>,
 }
 
 /// What a request asks for, taken apart once.
@@ -99,6 +109,9 @@ impl StreamObject {
                 appends: Appends::default(),
                 readers: RefCell::default(),
                 fork_in_progress: ForkInProgress::default(),
+                uploading: Uploading::default(),
+                is_fresh: Cell::new(false),
+                is_nearly_full: Cell::new(false),
             }),
         }
     }
@@ -112,7 +125,9 @@ impl StreamObject {
         let headers = Headers(request.headers());
         let call = Call { url: request.url(), headers, request };
         future_to_promise(async move {
-            let response = match inner.answer(&call).await {
+            let answer = inner.answer(&call).await;
+            inner.take_up();
+            let response = match answer {
                 Ok(Answer::Reply(reply)) => reply.into_response()?,
                 Ok(Answer::Socket(response)) => response.into(),
                 Err(failure) => {
@@ -173,7 +188,7 @@ impl Inner {
             return self.answer_object(operation, query, call).await;
         }
         match call.request.method().as_str() {
-            "GET" => self.get(call, query),
+            "GET" => self.get(call, query).await,
             "PUT" => self.put(call, path).await,
             "HEAD" => self.head(),
             "DELETE" => self.delete(),
@@ -208,6 +223,7 @@ impl Inner {
                     );
                     Failure::from(error)
                 })?;
+                self.is_fresh.set(true);
                 empty.insert(stream)
             }
         };
@@ -224,7 +240,7 @@ impl Inner {
     fn open(&self) -> Result<ObjectStream, LogError> {
         let mut stream = Stream::open(SqlLog::open(ObjectDatabase::new(self.storage.clone()))?)?;
         if let Ok(config) = self.config() {
-            stream.set_bytes_max(config.limits.stream_bytes_max);
+            stream.set_bounds(bounds_of(&config.limits));
         }
         if stream.next_due().is_some_and(|due| due.saturating_add_ms(OVERDUE_MS) < js::now()) {
             // The platform gives an alarm up after some failures; the duties are still there.
@@ -246,10 +262,21 @@ impl Inner {
     }
 
     async fn on_alarm(self: &Rc<Self>) {
-        let making = self.fork_in_progress.is_going_on();
-        let due = self.with_stream(|stream| stream.on_alarm(making, js::now()));
+        let busy = Busy {
+            making_fork: self.fork_in_progress.is_going_on(),
+            rotating: self.uploading.is_going_on(),
+        };
+        let due = self.with_stream(|stream| stream.on_alarm(busy, js::now()));
         match due {
-            Ok(Ok(releases)) => self.deliver(releases).await,
+            Ok(Ok(Due { releases, markers, upload })) => {
+                self.sweep(markers).await;
+                if let Some(rotation) = upload {
+                    self.resume_upload(rotation).await;
+                }
+                self.take_up();
+                self.rotate_if_due();
+                self.deliver(releases).await;
+            }
             Ok(Err(error)) => {
                 console_error!(
                     "{}",
@@ -268,5 +295,15 @@ impl Inner {
         if let Err(error) = self.storage.set_alarm(at.0 as f64) {
             internal("setting an alarm", &error);
         }
+    }
+}
+
+fn bounds_of(limits: &Limits) -> Bounds {
+    Bounds {
+        bytes_max: limits.stream_bytes_max,
+        segment_bytes: limits.segment_bytes,
+        segment_appends: limits.segment_appends,
+        fork_copy_bytes_max: FORK_COPY_BYTES_MAX,
+        grace_ms: limits.segment_grace_ms,
     }
 }

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 
 use engine::Missing;
 use engine::append::Growth;
+use engine::cold::Content;
 use engine::log::Blob;
 use engine::read::{Dress, Page, ReadError};
 use protocol::content_type::ContentType;
@@ -28,6 +29,7 @@ use wasm_bindgen::{JsCast, JsValue};
 use worker::{Response, State, WebSocket, WebSocketPair};
 
 use super::{Answer, Call, Inner, JsBytes};
+use crate::cold::ColdRange;
 use crate::js;
 use crate::request::ReadQuery;
 use crate::respond::{Failure, headers_of};
@@ -360,9 +362,16 @@ impl Inner {
             generation: page.next.generation,
             up_to_date: page.up_to_date,
             closed: page.closed,
+            cold: matches!(page.content, Content::Cold(_)),
         };
-        let frame =
-            JsBytes::concat(&[JsBytes::from_vec(head.encode().to_vec()), page.bytes.clone()]);
+        let payload = match &page.content {
+            Content::Hot(bytes) => bytes.clone(),
+            Content::Cold(locator) => {
+                let range = ColdRange::from(locator.clone());
+                JsBytes::from_vec(serde_json::to_vec(&range).unwrap_or_default())
+            }
+        };
+        let frame = JsBytes::concat(&[JsBytes::from_vec(head.encode().to_vec()), payload]);
         frames.encoded = Some((from, page.clone(), frame.clone()));
         Ok((page, frame))
     }

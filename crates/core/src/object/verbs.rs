@@ -2,7 +2,10 @@
 
 use std::rc::Rc;
 
+use engine::cold::Content;
 use engine::create::{Create, Created};
+use engine::log::Blob;
+use engine::offsets::OffsetError;
 use engine::read::{Dress, Page};
 use protocol::content_type::ContentType;
 use protocol::cursor::next_cursor;
@@ -16,6 +19,7 @@ use protocol::time::format_rfc3339;
 
 use super::{Answer, Call, Inner, JsBytes};
 use crate::body;
+use crate::cold::{self, COLD_STATUS, ColdError, ColdPage};
 use crate::js;
 use crate::request::{CreateHeaders, Mode, ReadQuery, split_url};
 use crate::respond::{Body, Failure, Reply};
@@ -71,9 +75,10 @@ impl Inner {
     }
 
     /// GET: catch up, or attach a live reader.
-    pub(crate) fn get(&self, call: &Call, query: &str) -> Result<Answer, Failure> {
+    pub(crate) async fn get(&self, call: &Call, query: &str) -> Result<Answer, Failure> {
         self.with_stream(|stream| stream.check(js::now()))??;
         let query = ReadQuery::parse(query)?;
+        self.check_boundary(query.offset).await?;
         match query.mode {
             Mode::CatchUp => self.catch_up(call, &query),
             Mode::LongPoll => self.long_poll(call, &query),
@@ -85,10 +90,8 @@ impl Inner {
         let (page, content_type) = self.read_page(query)?;
         let reply = page_reply(200, &page, &content_type);
         if query.offset == OffsetParam::Now {
-            return Ok(reply
-                .header(name::CACHE_CONTROL, NO_STORE)
-                .body(Body::Bytes(page.bytes))
-                .into());
+            let reply = reply.header(name::CACHE_CONTROL, NO_STORE);
+            return Ok(self.filled(reply, page.content, &content_type, call)?.into());
         }
         let etag = etag_of(&page);
         // A page may be kept if its URL names the generation and nothing ends its life early.
@@ -101,7 +104,43 @@ impl Inner {
             return Ok(reply.header(name::ETAG, etag).header(name::CACHE_CONTROL, cache).into());
         }
         let reply = reply.header(name::ETAG, etag).header(name::CACHE_CONTROL, cache);
-        Ok(reply.body(Body::Bytes(page.bytes)).into())
+        Ok(self.filled(reply, page.content, &content_type, call)?.into())
+    }
+
+    /// The reply with the page's bytes, or with where they are: then the edge puts them in.
+    fn filled(
+        &self,
+        reply: Reply,
+        content: Content<JsBytes>,
+        content_type: &ContentType,
+        call: &Call,
+    ) -> Result<Reply, Failure> {
+        match content {
+            Content::Hot(bytes) => Ok(reply.body(Body::Bytes(bytes))),
+            Content::Cold(locator) => {
+                let page = ColdPage {
+                    range: locator.into(),
+                    json: content_type.is_json(),
+                    url: call.url.clone(),
+                    object: self.name()?,
+                };
+                let text = serde_json::to_string(&page).unwrap_or_default();
+                Ok(reply.status(COLD_STATUS).body(Body::Text(text)))
+            }
+        }
+    }
+
+    /// Refuses a cold offset of a JSON stream that is not at a message's end.
+    async fn check_boundary(&self, offset: OffsetParam) -> Result<(), Failure> {
+        if self.boundary_holds(offset).await? { Ok(()) } else { Err(OffsetError::Invalid.into()) }
+    }
+
+    /// Whether a cold offset of a JSON stream is at a message's end. What is no offset of the
+    /// stream at all is the engine's to refuse.
+    pub(crate) async fn boundary_holds(&self, offset: OffsetParam) -> Result<bool, ColdError> {
+        let before = self.with_stream(|stream| stream.boundary(offset, js::now()));
+        let Ok(Ok(Some(locator))) = before else { return Ok(true) };
+        Ok(cold::fetch(&locator, &self.env).await?.to_vec().as_slice() == b"\n")
     }
 
     fn long_poll(&self, call: &Call, query: &ReadQuery) -> Result<Answer, Failure> {
@@ -120,7 +159,8 @@ impl Inner {
         if waiting {
             return Ok(reply.into());
         }
-        Ok(reply.header(name::ETAG, etag_of(&page)).body(Body::Bytes(page.bytes)).into())
+        let reply = reply.header(name::ETAG, etag_of(&page));
+        Ok(self.filled(reply, page.content, &content_type, call)?.into())
     }
 
     fn read_page(&self, query: &ReadQuery) -> Result<(Page<JsBytes>, ContentType), Failure> {

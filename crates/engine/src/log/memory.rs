@@ -2,7 +2,7 @@
 //!
 //! Cloning it is a snapshot, which is how the simulator takes a crash.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use protocol::offset::{Generation, Position};
@@ -10,8 +10,8 @@ use protocol::producer::ProducerId;
 use protocol::time::UnixMillis;
 
 use super::{
-    Blob, Duty, ExtentRow, ForkId, ForkRow, Framing, Key, Log, LogError, ProducerState, Release,
-    Write,
+    Blob, Duty, ExtentRow, ForkId, ForkRow, Framing, Key, Log, LogError, Marker, ProducerState,
+    Release, RotationRow, SegmentRow, Write,
 };
 use crate::life::{Life, Tombstone};
 
@@ -21,6 +21,9 @@ pub struct MemoryLog {
     tombstone: Option<Tombstone>,
     lives: BTreeMap<Generation, Life>,
     extents: BTreeMap<Key, (Vec<u8>, Vec<u8>)>,
+    segments: BTreeMap<Key, SegmentRow>,
+    rotations: BTreeMap<Generation, RotationRow>,
+    markers: BTreeSet<Marker>,
     producers: BTreeMap<(Generation, String), (ProducerState, Position)>,
     forks: BTreeMap<ForkId, ForkRow>,
     releases: BTreeMap<Generation, Release>,
@@ -46,6 +49,9 @@ impl MemoryLog {
         usize::from(self.tombstone.is_some())
             + self.lives.len()
             + self.extents.len()
+            + self.segments.len()
+            + self.rotations.len()
+            + self.markers.len()
             + self.producers.len()
             + self.forks.len()
             + self.releases.len()
@@ -64,12 +70,23 @@ impl MemoryLog {
             Write::Extent { key, head, bytes } => {
                 self.extents.insert(key, (head, bytes));
             }
-            Write::EraseExtents { keys, rows } => {
-                let doomed: Vec<Key> =
-                    self.extents.range(keys).map(|(key, _)| *key).take(rows as usize).collect();
-                for key in doomed {
-                    self.extents.remove(&key);
-                }
+            Write::EraseExtents { keys, rows } => erase(&mut self.extents, keys, rows),
+            Write::Segment(segment) => {
+                self.segments.insert(segment.key, segment);
+            }
+            Write::EraseSegments { keys, rows } => erase(&mut self.segments, keys, rows),
+            Write::Rotation(rotation) => {
+                self.rotations.insert(rotation.generation, rotation);
+            }
+            Write::DropRotation(generation) => {
+                self.rotations.remove(&generation);
+            }
+            Write::Marker(marker) => {
+                self.store(Write::DropMarker(marker.clone()));
+                self.markers.insert(marker);
+            }
+            Write::DropMarker(marker) => {
+                self.markers.retain(|m| (m.due, &m.name) != (marker.due, &marker.name));
             }
             Write::Producer { generation, id, state, as_of } => {
                 self.producers.insert((generation, id.as_str().to_owned()), (state, as_of));
@@ -101,6 +118,14 @@ impl MemoryLog {
             }
             Write::Alarm(at) => self.alarm = Some(at),
         }
+    }
+}
+
+/// Erases the first rows of a range.
+fn erase<T>(table: &mut BTreeMap<Key, T>, keys: Range<Key>, rows: u32) {
+    let doomed: Vec<Key> = table.range(keys).map(|(key, _)| *key).take(rows as usize).collect();
+    for key in doomed {
+        table.remove(&key);
     }
 }
 
@@ -163,6 +188,33 @@ impl Log for MemoryLog {
             range.push(b']');
         }
         Ok(range)
+    }
+
+    fn segments(&self, keys: Range<Key>, limit: u32) -> Result<Vec<SegmentRow>, LogError> {
+        if keys.start >= keys.end {
+            return Ok(Vec::new());
+        }
+        Ok(self.segments.range(keys).take(limit as usize).map(|(_, row)| row.clone()).collect())
+    }
+
+    fn last_segment(&self, keys: Range<Key>) -> Result<Option<SegmentRow>, LogError> {
+        if keys.start >= keys.end {
+            return Ok(None);
+        }
+        Ok(self.segments.range(keys).next_back().map(|(_, row)| row.clone()))
+    }
+
+    fn segment_names(&self, keys: Range<Key>, limit: u32) -> Result<Vec<(String, bool)>, LogError> {
+        let rows = self.segments(keys, limit)?;
+        Ok(rows.into_iter().map(|row| (row.name, row.own)).collect())
+    }
+
+    fn rotation(&self, generation: Generation) -> Result<Option<RotationRow>, LogError> {
+        Ok(self.rotations.get(&generation).cloned())
+    }
+
+    fn markers(&self, limit: u32) -> Result<Vec<Marker>, LogError> {
+        Ok(self.markers.iter().take(limit as usize).cloned().collect())
     }
 
     fn producer(

@@ -13,19 +13,22 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use protocol::content_type::ContentType;
-use protocol::headers::StreamSeq;
-use protocol::lifetime::Lifetime;
 use protocol::limits::ROW_BYTES_MAX;
 use protocol::offset::{Generation, Position};
 use protocol::producer::{Epoch, ProducerId, Seq};
 use protocol::time::UnixMillis;
 
 use super::{
-    Blob, Duty, ExtentRow, ForkId, ForkRow, Framing, Key, Log, LogError, ProducerState, Release,
-    Write,
+    Blob, Duty, ExtentRow, ForkId, ForkRow, Framing, Key, Log, LogError, Marker, ProducerState,
+    Release, RotationRow, SegmentRow, Write,
 };
-use crate::life::{Closed, Life, Origin, Phase, Tombstone};
+use crate::life::{Life, Tombstone};
+
+mod rows;
+mod store;
+
+use rows::{Columns, SEGMENT_COLUMNS, extent_of, life_of, rotation_of, segment_of};
+use store::{int, store, text};
 
 /// A value that goes into or comes out of a statement.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,14 +83,21 @@ pub trait Database: Sized {
     fn set_alarm(&mut self, at: UnixMillis) -> Result<(), LogError>;
 }
 
-const SCHEMA: [&str; 8] = [
+const SCHEMA: [&str; 11] = [
     "CREATE TABLE tombstone (id INTEGER PRIMARY KEY, generation INTEGER NOT NULL, \
      next_base INTEGER NOT NULL)",
     "CREATE TABLE lives (generation INTEGER PRIMARY KEY, base INTEGER NOT NULL, \
      phase INTEGER NOT NULL, content_type TEXT NOT NULL, ttl_s INTEGER, expires_at INTEGER, \
-     touched INTEGER NOT NULL, checkpoint INTEGER NOT NULL, seq TEXT, closed BLOB NOT NULL, \
+     touched INTEGER NOT NULL, checkpoint INTEGER NOT NULL, hot_ends INTEGER NOT NULL, seq TEXT, closed BLOB NOT NULL, \
      origin BLOB)",
     "CREATE TABLE extents (start INTEGER PRIMARY KEY, head BLOB NOT NULL, bytes BLOB NOT NULL)",
+    "CREATE TABLE segments (start INTEGER PRIMARY KEY, length INTEGER NOT NULL, \
+     own INTEGER NOT NULL, name TEXT NOT NULL, size INTEGER NOT NULL, sums BLOB NOT NULL, \
+     ends BLOB NOT NULL)",
+    "CREATE TABLE rotations (generation INTEGER PRIMARY KEY, attempt INTEGER NOT NULL, \
+     name TEXT, start INTEGER, until INTEGER)",
+    "CREATE TABLE markers (due INTEGER NOT NULL, name TEXT NOT NULL, attempts INTEGER NOT NULL, \
+     PRIMARY KEY (due, name)) WITHOUT ROWID",
     "CREATE TABLE producers (generation INTEGER NOT NULL, id TEXT NOT NULL, \
      epoch INTEGER NOT NULL, seq INTEGER NOT NULL, as_of INTEGER NOT NULL, \
      PRIMARY KEY (generation, id)) WITHOUT ROWID",
@@ -160,223 +170,6 @@ impl<D: Database> SqlLog<D> {
     }
 }
 
-fn int<B>(value: u64) -> Value<B> {
-    Value::Integer(i64::try_from(value).unwrap_or(i64::MAX))
-}
-
-fn text<B>(value: &str) -> Value<B> {
-    Value::Text(value.to_owned())
-}
-
-fn blob<B: Blob>(bytes: Vec<u8>) -> Value<B> {
-    Value::Blob(B::from_vec(bytes))
-}
-
-/// Stores one write. Each arm is one statement, but for the tables that a row is spread over.
-fn store<D: Database>(database: &mut D, write: Write<D::Bytes>) -> Result<(), LogError> {
-    match write {
-        Write::Extent { key, head, bytes } => database.execute(
-            "INSERT OR REPLACE INTO extents (start, head, bytes) VALUES (?, ?, ?)",
-            vec![int(key.0), blob(head), Value::Blob(bytes)],
-        ),
-        Write::Life(life) => store_life(database, &life),
-        Write::DropLife(generation) => {
-            database.execute("DELETE FROM lives WHERE generation = ?", vec![int(generation.0)])
-        }
-        Write::Tombstone(tombstone) => database.execute(
-            "INSERT OR REPLACE INTO tombstone (id, generation, next_base) VALUES (1, ?, ?)",
-            vec![int(tombstone.generation.0), int(tombstone.next_base.0)],
-        ),
-        Write::EraseExtents { keys, rows } => database.execute(
-            "DELETE FROM extents WHERE start IN (SELECT start FROM extents WHERE start >= ? \
-             AND start < ? ORDER BY start LIMIT ?)",
-            vec![int(keys.start.0), int(keys.end.0), int(u64::from(rows))],
-        ),
-        Write::Producer { generation, id, state, as_of } => database.execute(
-            "INSERT OR REPLACE INTO producers (generation, id, epoch, seq, as_of) \
-             VALUES (?, ?, ?, ?, ?)",
-            vec![
-                int(generation.0),
-                text(id.as_str()),
-                int(state.epoch.0),
-                int(state.seq.0),
-                int(as_of.0),
-            ],
-        ),
-        Write::EraseProducers { generation, rows } => database.execute(
-            "DELETE FROM producers WHERE generation = ?1 AND id IN \
-             (SELECT id FROM producers WHERE generation = ?1 LIMIT ?2)",
-            vec![int(generation.0), int(u64::from(rows))],
-        ),
-        Write::Fork(..) | Write::DropFork(..) | Write::Release(..) | Write::DropRelease(..) => {
-            store_relation(database, write)
-        }
-        Write::Duty(duty, due) => database.execute(
-            "INSERT OR REPLACE INTO duties (kind, due) VALUES (?, ?)",
-            vec![Value::Integer(duty.code()), int(due.0)],
-        ),
-        Write::DropDuty(duty) => {
-            database.execute("DELETE FROM duties WHERE kind = ?", vec![Value::Integer(duty.code())])
-        }
-        Write::Alarm(at) => database.set_alarm(at),
-    }
-}
-
-fn store_life<D: Database>(database: &mut D, life: &Life) -> Result<(), LogError> {
-    let (ttl_s, expires_at) = match life.lifetime {
-        Lifetime::Unlimited => (Value::Null, Value::Null),
-        Lifetime::Ttl { seconds } => (int(seconds), Value::Null),
-        Lifetime::ExpiresAt { at } => (Value::Null, int(at.0)),
-    };
-    database.execute(
-        "INSERT OR REPLACE INTO lives (generation, base, phase, content_type, ttl_s, expires_at, \
-         touched, checkpoint, seq, closed, origin) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        vec![
-            int(life.generation.0),
-            int(life.base.0),
-            Value::Integer(life.phase.code()),
-            text(life.content_type.as_str()),
-            ttl_s,
-            expires_at,
-            int(life.touched.0),
-            int(life.checkpoint.0),
-            life.seq.as_ref().map_or(Value::Null, |seq| text(seq.as_str())),
-            blob(life.closed.encode()),
-            life.origin.as_ref().map_or(Value::Null, |origin| blob(origin.encode())),
-        ],
-    )
-}
-
-fn store_relation<D: Database>(database: &mut D, write: Write<D::Bytes>) -> Result<(), LogError> {
-    match write {
-        Write::Fork(id, row) => {
-            let (source, at) = match row {
-                ForkRow::Referenced { source, at } => (int(source.0), int(at.0)),
-                ForkRow::Refused => (Value::Null, Value::Null),
-            };
-            database.execute(
-                "INSERT OR REPLACE INTO forks (child, generation, source, at) VALUES (?, ?, ?, ?)",
-                vec![text(&id.child), int(id.generation.0), source, at],
-            )
-        }
-        Write::DropFork(id) => database.execute(
-            "DELETE FROM forks WHERE child = ? AND generation = ?",
-            vec![text(&id.child), int(id.generation.0)],
-        ),
-        Write::Release(release) => database.execute(
-            "INSERT OR REPLACE INTO releases (generation, source, attempts) VALUES (?, ?, ?)",
-            vec![
-                int(release.generation.0),
-                text(&release.source),
-                int(u64::from(release.attempts)),
-            ],
-        ),
-        Write::DropRelease(generation) => {
-            database.execute("DELETE FROM releases WHERE generation = ?", vec![int(generation.0)])
-        }
-        _ => Err(LogError::Failed("not a relation".into())),
-    }
-}
-
-/// Takes the columns of a row from the left.
-struct Columns<B> {
-    values: std::vec::IntoIter<Value<B>>,
-    table: &'static str,
-}
-
-impl<B: Blob> Columns<B> {
-    fn new(row: Row<B>, table: &'static str) -> Self {
-        Self { values: row.into_iter(), table }
-    }
-
-    fn damaged(&self) -> LogError {
-        LogError::Corrupt(format!("a row of table {} does not decode", self.table))
-    }
-
-    fn optional_int(&mut self) -> Result<Option<u64>, LogError> {
-        match self.values.next() {
-            Some(Value::Integer(value)) => {
-                u64::try_from(value).map(Some).map_err(|_| self.damaged())
-            }
-            Some(Value::Null) => Ok(None),
-            _ => Err(self.damaged()),
-        }
-    }
-
-    fn int(&mut self) -> Result<u64, LogError> {
-        self.optional_int()?.ok_or_else(|| self.damaged())
-    }
-
-    fn optional_text(&mut self) -> Result<Option<String>, LogError> {
-        match self.values.next() {
-            Some(Value::Text(value)) => Ok(Some(value)),
-            Some(Value::Null) => Ok(None),
-            _ => Err(self.damaged()),
-        }
-    }
-
-    fn text(&mut self) -> Result<String, LogError> {
-        self.optional_text()?.ok_or_else(|| self.damaged())
-    }
-
-    fn optional_blob(&mut self) -> Result<Option<B>, LogError> {
-        match self.values.next() {
-            Some(Value::Blob(value)) => Ok(Some(value)),
-            Some(Value::Null) => Ok(None),
-            _ => Err(self.damaged()),
-        }
-    }
-
-    fn blob(&mut self) -> Result<B, LogError> {
-        self.optional_blob()?.ok_or_else(|| self.damaged())
-    }
-}
-
-fn life_of<B: Blob>(row: Row<B>) -> Result<Life, LogError> {
-    let mut columns = Columns::new(row, "lives");
-    let generation = Generation(columns.int()?);
-    let base = Key(columns.int()?);
-    let phase = i64::try_from(columns.int()?).ok().and_then(Phase::from_code);
-    let content_type = ContentType::parse(&columns.text()?).ok();
-    let lifetime = match (columns.optional_int()?, columns.optional_int()?) {
-        (Some(seconds), _) => Lifetime::Ttl { seconds },
-        (None, Some(at)) => Lifetime::ExpiresAt { at: UnixMillis(at) },
-        (None, None) => Lifetime::Unlimited,
-    };
-    let touched = UnixMillis(columns.int()?);
-    let checkpoint = Position(columns.int()?);
-    let seq = columns.optional_text()?.map(|seq| StreamSeq::parse(&seq)).transpose();
-    let closed = Closed::decode(&columns.blob()?.to_vec());
-    let origin = match columns.optional_blob()? {
-        None => None,
-        Some(bytes) => Some(Origin::decode(&bytes.to_vec()).ok_or_else(|| columns.damaged())?),
-    };
-    let (Some(phase), Some(content_type), Ok(seq), Some(closed)) =
-        (phase, content_type, seq, closed)
-    else {
-        return Err(columns.damaged());
-    };
-    Ok(Life {
-        generation,
-        base,
-        phase,
-        content_type,
-        lifetime,
-        touched,
-        checkpoint,
-        seq,
-        closed,
-        origin,
-    })
-}
-
-fn extent_of<B: Blob>(row: Row<B>) -> Result<ExtentRow, LogError> {
-    let mut columns = Columns::new(row, "extents");
-    let key = Key(columns.int()?);
-    let length = columns.int()?;
-    Ok(ExtentRow { key, length, head: columns.blob()?.to_vec() })
-}
-
 impl<D: Database> Log for SqlLog<D> {
     type Bytes = D::Bytes;
 
@@ -405,7 +198,7 @@ impl<D: Database> Log for SqlLog<D> {
 
     fn lives(&self, limit: u32) -> Result<Vec<Life>, LogError> {
         let sql = "SELECT generation, base, phase, content_type, ttl_s, expires_at, touched, \
-                   checkpoint, seq, closed, origin FROM lives ORDER BY generation DESC LIMIT ?";
+                   checkpoint, hot_ends, seq, closed, origin FROM lives ORDER BY generation DESC LIMIT ?";
         self.rows(sql, vec![int(u64::from(limit))])?.into_iter().map(life_of).collect()
     }
 
@@ -452,6 +245,48 @@ impl<D: Database> Log for SqlLog<D> {
         }
         let what = format!("extents {}..{} hold {} bytes", keys.start.0, keys.end.0, bytes.len());
         Err(LogError::Corrupt(what))
+    }
+
+    fn segments(&self, keys: Range<Key>, limit: u32) -> Result<Vec<SegmentRow>, LogError> {
+        let sql = format!("{SEGMENT_COLUMNS} LIMIT ?");
+        let params = vec![int(keys.start.0), int(keys.end.0), int(u64::from(limit))];
+        self.rows(&sql, params)?.into_iter().map(segment_of).collect()
+    }
+
+    fn last_segment(&self, keys: Range<Key>) -> Result<Option<SegmentRow>, LogError> {
+        let sql = format!("{SEGMENT_COLUMNS} DESC LIMIT 1");
+        let rows = self.rows(&sql, vec![int(keys.start.0), int(keys.end.0)])?;
+        rows.into_iter().next().map(segment_of).transpose()
+    }
+
+    fn segment_names(&self, keys: Range<Key>, limit: u32) -> Result<Vec<(String, bool)>, LogError> {
+        let sql = "SELECT name, own FROM segments WHERE start >= ? AND start < ? \
+                   ORDER BY start LIMIT ?";
+        let params = vec![int(keys.start.0), int(keys.end.0), int(u64::from(limit))];
+        let name_of = |row| {
+            let mut columns = Columns::new(row, "segments");
+            Ok((columns.text()?, columns.int()? != 0))
+        };
+        self.rows(sql, params)?.into_iter().map(name_of).collect()
+    }
+
+    fn rotation(&self, generation: Generation) -> Result<Option<RotationRow>, LogError> {
+        let sql = "SELECT generation, attempt, name, start, until FROM rotations \
+                   WHERE generation = ?";
+        let rows = self.rows(sql, vec![int(generation.0)])?;
+        rows.into_iter().next().map(rotation_of).transpose()
+    }
+
+    fn markers(&self, limit: u32) -> Result<Vec<Marker>, LogError> {
+        let sql = "SELECT due, name, attempts FROM markers ORDER BY due, name LIMIT ?";
+        let marker_of = |row| {
+            let mut columns = Columns::new(row, "markers");
+            let due = UnixMillis(columns.int()?);
+            let name = columns.text()?;
+            let attempts = u32::try_from(columns.int()?).unwrap_or(u32::MAX);
+            Ok(Marker { due, name, attempts })
+        };
+        self.rows(sql, vec![int(u64::from(limit))])?.into_iter().map(marker_of).collect()
     }
 
     fn producer(

@@ -19,7 +19,8 @@ use protocol::producer::{Epoch, Producer, ProducerId, Seq};
 use protocol::time::UnixMillis;
 
 use super::{
-    Blob, Duty, ForkId, ForkRow, Framing, Key, Log, LogError, ProducerState, Release, Write,
+    Blob, Duty, ForkId, ForkRow, Framing, Intent, Key, Log, LogError, Marker, ProducerState,
+    Release, RotationRow, SegmentRow, Write,
 };
 use crate::life::{Closed, Inherited, Life, Origin, Phase, Tombstone};
 
@@ -37,6 +38,9 @@ pub fn run<L: Log>(mut fresh: impl FnMut() -> L) {
     erasing_is_bounded_and_idempotent(fresh());
     producers_belong_to_lives(fresh());
     relations_round_trip(fresh());
+    segments_are_read_by_range(fresh());
+    rotations_round_trip(fresh());
+    markers_come_by_due(fresh());
     duties_round_trip(fresh());
     a_key_is_written_once_more(fresh());
 }
@@ -50,6 +54,7 @@ fn life(generation: u64) -> Life {
         lifetime: Lifetime::Unlimited,
         touched: UnixMillis(1_700_000_000_000),
         checkpoint: Position(0),
+        hot_ends: 0,
         seq: None,
         closed: Closed::No,
         origin: None,
@@ -77,6 +82,11 @@ fn empty_log_knows_nothing<L: Log>(log: L) {
     assert_eq!(log.lives(9).unwrap(), []);
     assert_eq!(log.extents(keys(0..9), 9).unwrap(), []);
     assert_eq!(log.last_extent(keys(0..9)).unwrap(), None);
+    assert_eq!(log.segments(keys(0..9), 9).unwrap(), []);
+    assert_eq!(log.last_segment(keys(0..9)).unwrap(), None);
+    assert_eq!(log.segment_names(keys(0..9), 9).unwrap(), []);
+    assert_eq!(log.rotation(Generation(1)).unwrap(), None);
+    assert_eq!(log.markers(9).unwrap(), []);
     assert_eq!(log.producer(Generation(1), &producer_id("p")).unwrap(), None);
     assert!(!log.has_producers(Generation(1)).unwrap());
     assert_eq!(log.fork(&ForkId { child: "c".into(), generation: Generation(1) }).unwrap(), None);
@@ -99,6 +109,7 @@ fn lives_round_trip<L: Log>(mut log: L) {
     let full = Life {
         lifetime: Lifetime::Ttl { seconds: 0 },
         checkpoint: Position(99),
+        hot_ends: 70_000,
         seq: Some(StreamSeq::parse("0042").unwrap()),
         closed: Closed::By(Some(producer)),
         origin: Some(origin),
@@ -268,8 +279,9 @@ fn duties_round_trip<L: Log>(mut log: L) {
     .unwrap();
     let mut duties = log.duties().unwrap();
     duties.sort_unstable();
-    let expected =
-        [(Duty::Erase, UnixMillis(9)), (Duty::Fork, UnixMillis(5)), (Duty::Release, UnixMillis(5))];
+    let fives = [Duty::Fork, Duty::Release, Duty::Rotate, Duty::Sweep];
+    let mut expected = vec![(Duty::Erase, UnixMillis(9))];
+    expected.extend(fives.map(|duty| (duty, UnixMillis(5))));
     assert_eq!(duties, expected);
 }
 
@@ -278,6 +290,73 @@ fn a_key_is_written_once_more<L: Log>(mut log: L) {
     log.commit(vec![extent(0, b"new")]).unwrap();
     assert_eq!(read(&log, 0..3), b"new");
     assert_eq!(log.extents(keys(0..9), 9).unwrap().len(), 1);
+}
+
+fn segment(key: u64, length: u64, own: bool) -> SegmentRow {
+    SegmentRow {
+        key: Key(key),
+        length,
+        name: format!("_default/söme path//{key:016}"),
+        own,
+        size: length + 7,
+        sums: vec![0, u32::MAX, 0x8000_0001],
+        ends: vec![1, 200, length],
+    }
+}
+
+fn segments_are_read_by_range<L: Log>(mut log: L) {
+    let rows = [segment(0, 300, true), segment(300, 1_000, false), segment(1_300, 400, true)];
+    log.commit(rows.iter().cloned().map(Write::Segment).collect()).unwrap();
+    assert_eq!(log.segments(keys(0..9_999), 9).unwrap(), rows);
+    assert_eq!(log.segments(keys(0..9_999), 2).unwrap(), rows[..2]);
+    assert_eq!(log.segments(keys(1..1_300), 9).unwrap(), rows[1..2]);
+    assert_eq!(log.last_segment(keys(0..1_300)).unwrap(), Some(rows[1].clone()));
+    assert_eq!(log.last_segment(keys(1..300)).unwrap(), None);
+    let names = log.segment_names(keys(0..1_000), 9).unwrap();
+    assert_eq!(names, [(rows[0].name.clone(), true), (rows[1].name.clone(), false)]);
+    for left in [1, 0] {
+        log.commit(vec![Write::EraseSegments { keys: keys(0..1_300), rows: 1 }]).unwrap();
+        assert_eq!(log.segments(keys(0..1_300), 9).unwrap().len(), left);
+    }
+    assert_eq!(log.segments(keys(0..9_999), 9).unwrap(), rows[2..]);
+    // Extents and segments do not know of each other.
+    log.commit(vec![extent(1_300, b"abc")]).unwrap();
+    log.commit(vec![Write::EraseExtents { keys: keys(0..9_999), rows: u32::MAX }]).unwrap();
+    assert_eq!(log.extents(keys(0..9_999), 9).unwrap(), []);
+    assert_eq!(log.segments(keys(0..9_999), 9).unwrap().len(), 1);
+}
+
+fn rotations_round_trip<L: Log>(mut log: L) {
+    let intent = Intent { name: "p/x//1".into(), from: Position(0), to: Position(1 << 52) };
+    let open = RotationRow { generation: Generation(3), attempt: 1, intent: Some(intent) };
+    let idle = RotationRow { attempt: 2, intent: None, ..open.clone() };
+    for row in [open, idle] {
+        log.commit(vec![Write::Rotation(row.clone())]).unwrap();
+        assert_eq!(log.rotation(Generation(3)).unwrap(), Some(row));
+        assert_eq!(log.rotation(Generation(4)).unwrap(), None);
+    }
+    for _ in 0..2 {
+        log.commit(vec![Write::DropRotation(Generation(3))]).unwrap();
+        assert_eq!(log.rotation(Generation(3)).unwrap(), None);
+    }
+}
+
+fn markers_come_by_due<L: Log>(mut log: L) {
+    let marker = |due, name: &str, attempts| Marker {
+        due: UnixMillis(due),
+        name: name.to_owned(),
+        attempts,
+    };
+    let (a, b, c) = (marker(5, "z", 0), marker(7, "ä", 1), marker(7, "b", 2));
+    log.commit([&b, &a, &c].map(|marker| Write::Marker(marker.clone())).to_vec()).unwrap();
+    assert_eq!(log.markers(9).unwrap(), [a.clone(), c.clone(), b.clone()]);
+    assert_eq!(log.markers(1).unwrap(), std::slice::from_ref(&a));
+    log.commit(vec![Write::Marker(marker(7, "b", 9))]).unwrap();
+    assert_eq!(log.markers(9).unwrap()[1].attempts, 9);
+    for _ in 0..2 {
+        log.commit(vec![Write::DropMarker(a.clone()), Write::DropMarker(c.clone())]).unwrap();
+        assert_eq!(log.markers(9).unwrap(), std::slice::from_ref(&b));
+    }
 }
 
 #[cfg(test)]

@@ -35,11 +35,17 @@ fn stream_urls() {
         assert_eq!(parsed(raw_path), stream(project, path), "{raw_path}");
     }
     assert_eq!(parsed("/v1/p/stream/a/b").object_name(), "p/a/b");
+    assert_eq!(parsed("/v1/stream/reconcile"), stream("_default", "reconcile"));
+    assert_eq!(parsed("/v1/p/stream/reconcile"), stream("p", "reconcile"));
 }
 
 #[test]
 fn other_urls() {
     assert_eq!(Route::parse("/health"), Ok(Route::Health));
+    let project = Project::parse("p").unwrap();
+    assert_eq!(Route::parse("/v1/p/reconcile"), Ok(Route::Reconcile { project }));
+    assert_eq!(Route::parse("/v1/a.b/reconcile"), Err(NameError::InvalidProject));
+    assert_eq!(Route::parse("/v1/reconcile"), Ok(Route::NotFound));
     for (raw_path, project) in [("/v1/stream", "_default"), ("/v1/p-1/stream", "p-1")] {
         let project = Project::parse(project).unwrap();
         assert_eq!(Route::parse(raw_path), Ok(Route::ProjectRoot { project }));

@@ -1,4 +1,5 @@
-//! Step `conformance`: the published suite, unpatched, against a host with fresh state.
+//! Steps `conformance` and `conformance-cold`: the published suite, unpatched, against a host with
+//! fresh state; once as it is deployed, and once moving bytes to the object store all the time.
 //!
 //! The number of tests is part of the test: a suite that silently runs fewer proves nothing. The
 //! suite registers its tests of the reserved subscriptions API as skipped; those and no others may
@@ -19,20 +20,31 @@ const RESERVED_TESTS: u32 = 6;
 /// Two tests wait for a long-poll to end within the test runner's default of 5 s, which the
 /// service's default of 20 s outlasts. The suite's own server is tested with half a second.
 const LONG_POLL: &str = "LONG_POLL_TIMEOUT_MS=2000";
+/// Some tests' streams become segments, and some of those are several.
+const SMALL_SEGMENTS: &str = "SEGMENT_BYTES=1024";
 
 pub(super) fn run(context: &Context) -> Result<Report> {
+    published(context, "conformance", &[LONG_POLL])
+}
+
+pub(super) fn run_cold(context: &Context) -> Result<Report> {
+    published(context, "conformance-cold", &[LONG_POLL, SMALL_SEGMENTS])
+}
+
+/// Runs the suite against a host with these variables; `name` is also that of its log.
+fn published(context: &Context, name: &str, vars: &[&str]) -> Result<Report> {
     context.worker()?;
     let paths = &context.paths;
     setup::conformance(paths)?;
     let state = tempfile::tempdir()?;
     let options = Options {
         persist: Some(state.path().join("state")),
-        vars: vec![LONG_POLL.to_owned()],
+        vars: vars.iter().map(|var| (*var).to_owned()).collect(),
         ..Options::default()
     };
     let mut host = Host::start(paths, &options)?;
 
-    let run = vitest::run(context, "conformance", &["published.test.mjs"], &host)?;
+    let run = vitest::run(context, name, &["published.test.mjs"], &host)?;
     host.stop()?;
     let mut report = Results::of(&run.tests).report();
     // A crash of the runner is a failure even if every test had passed before.
