@@ -275,6 +275,10 @@ pub enum Write<B> {
         /// The bytes; at most [`protocol::limits::ROW_BYTES_MAX`].
         bytes: B,
     },
+    /// Keeps the extents stored so far apart from those to come, so that erasing exactly them
+    /// costs next to nothing. Changes nothing else, and nothing at all while earlier ones are
+    /// still kept apart.
+    Seal,
     /// Erases the first `rows` extents with keys in the range.
     EraseExtents {
         /// Keys to erase.
@@ -387,6 +391,12 @@ pub trait Log {
     /// # Errors
     /// See [`Log::tombstone`].
     fn last_extent(&self, keys: Range<Key>) -> Result<Option<ExtentRow>, LogError>;
+
+    /// The last of the extents that [`Write::Seal`] keeps apart, if some of them are left.
+    ///
+    /// # Errors
+    /// See [`Log::tombstone`].
+    fn last_sealed(&self) -> Result<Option<ExtentRow>, LogError>;
 
     /// The bytes of a range, which may begin and end inside extents.
     ///

@@ -1,7 +1,7 @@
 //! Rotation: hot extents become a segment in the object store.
 //!
 //! ```text
-//! collect            bytes, ends and sums of the oldest hot rows, step by step: nothing is stored
+//! collect            many rows are kept apart; then, step by step, their bytes, ends and sums
 //! begin_rotation     intent: name, range                                         commit 1
 //! (put the object)   done, failed, or unknown
 //! publish            segment row, checkpoint, no hot rows, no intent             commit 2
@@ -37,6 +37,9 @@ const UPLOAD_PAUSE_MS_MAX: u64 = 300_000;
 
 /// Deletion waits so many times longer for an object whose upload may still be under way.
 const UPLOAD_GRACE_FACTOR: u64 = 10;
+
+/// Appends from which on hot rows are kept apart before they are collected: that writes four rows.
+const SEALED_ENDS_MIN: u64 = 16;
 
 /// Rows read in one step of collecting.
 const STEP_ROWS: u32 = 1_024;
@@ -140,11 +143,39 @@ impl<L: Log> Stream<L> {
         enough && current.life.phase == Phase::Live && !waits && !under_way
     }
 
-    /// Begins to collect the oldest hot bytes; `None` when there are none.
-    pub fn collect(&self) -> Option<Collected<L::Bytes>> {
-        let current = self.current.as_ref()?;
-        let ready = current.life.phase == Phase::Live && current.hot_bytes() > 0;
-        ready.then(|| Collected::new(current.life.generation, current.cold, None))
+    /// Begins to collect the oldest hot bytes; `None` when there are none. Many rows are kept
+    /// apart first, so that it costs little to delete them when they have become a segment.
+    ///
+    /// # Errors
+    /// [`LogError`]; nothing is collected.
+    pub fn collect(&mut self) -> Result<Option<Collected<L::Bytes>>, LogError> {
+        if self.stale {
+            self.reload()?;
+        }
+        let Some(current) = &self.current else { return Ok(None) };
+        if current.life.phase != Phase::Live || current.hot_bytes() == 0 {
+            return Ok(None);
+        }
+        let (generation, from, tail) = (current.life.generation, current.cold, current.tail);
+        // What an upload that failed has left apart comes first.
+        let apart = self.log.last_sealed()?.map(|row| row.end());
+        let apart = apart.filter(|end| *end > current.key(from));
+        let until = match apart.map(|end| current.life.position(end)) {
+            None if self.is_worth_sealing(current) => {
+                self.commit(vec![Write::Seal])?;
+                Some(tail)
+            }
+            until => until,
+        };
+        Ok(Some(Collected::new(generation, from, until)))
+    }
+
+    /// Whether the hot rows are many, and not more than one segment should hold.
+    fn is_worth_sealing(&self, current: &Current) -> bool {
+        let within = |hot: u64, bound: u64| hot <= bound.saturating_mul(2);
+        current.hot_ends >= SEALED_ENDS_MIN
+            && within(current.hot_ends, self.bounds.segment_appends)
+            && within(current.hot_bytes(), self.bounds.segment_bytes)
     }
 
     /// Begins to collect the very range of an upload.

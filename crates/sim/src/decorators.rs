@@ -95,6 +95,11 @@ impl<L: Log<Bytes = Vec<u8>>, H: Hook> Log for Hooked<L, H> {
         Ok(row)
     }
 
+    fn last_sealed(&self) -> Result<Option<ExtentRow>, LogError> {
+        self.hook.before_read()?;
+        self.inner.last_sealed()
+    }
+
     fn read(&self, keys: Range<Key>, framing: Framing) -> Result<Vec<u8>, LogError> {
         self.hook.before_read()?;
         self.hook.saw_range(keys.end.0.saturating_sub(keys.start.0));

@@ -119,6 +119,10 @@ impl Log for Disk {
         on_either!(self, log => log.last_extent(keys))
     }
 
+    fn last_sealed(&self) -> Result<Option<ExtentRow>, LogError> {
+        on_either!(self, log => log.last_sealed())
+    }
+
     fn read(&self, keys: Range<Key>, framing: Framing) -> Result<Vec<u8>, LogError> {
         on_either!(self, log => log.read(keys, framing))
     }

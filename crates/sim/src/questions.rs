@@ -125,7 +125,7 @@ impl World {
         self.bury_instance(to, &ran)?;
         let answer = ran.reply.filter(|_| !ran.lost);
         if matches!(answer, Some(Err(ForkError::TooHot))) && self.profile.rotates {
-            self.rotate(to);
+            self.rotate(to)?;
         }
         Ok(Some(answer.map_or(Answer::Broken, Answer::Reference)))
     }

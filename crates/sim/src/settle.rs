@@ -153,7 +153,7 @@ impl World {
     /// Delivers messages until no request is waiting.
     fn drain(&mut self) -> Check {
         for _ in 0..SETTLE_STEPS {
-            self.rotate_what_is_due();
+            self.rotate_what_is_due()?;
             match (self.network.is_empty(), self.makings.is_empty()) {
                 _ if self.store_is_busy() => {
                     self.store_step()?;

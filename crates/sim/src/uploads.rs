@@ -60,23 +60,33 @@ impl World {
     }
 
     /// Objects that are awake begin to make a segment when it is time.
-    pub(crate) fn rotate_what_is_due(&mut self) {
+    pub(crate) fn rotate_what_is_due(&mut self) -> Check {
         for at in 0..self.objects.len() {
             let now = self.now(at);
             let stream = self.objects[at].stream.as_ref();
             if self.profile.rotates && stream.is_some_and(|stream| stream.rotation_due(now)) {
-                self.rotate(at);
+                self.rotate(at)?;
             }
         }
+        Ok(())
     }
 
     /// Begins to make a segment, if there is anything to make it of.
-    pub(crate) fn rotate(&mut self, at: usize) {
-        let collected = self.objects[at].stream.as_ref().and_then(|stream| stream.collect());
-        if let Some(collected) = collected.filter(|_| !self.is_uploading(at)) {
-            self.note(format!("{} rotates", self.objects[at].name));
+    pub(crate) fn rotate(&mut self, at: usize) -> Check {
+        if self.is_uploading(at) {
+            return Ok(());
+        }
+        let mut collected = None;
+        let ran = self.call(at, "rotate", |stream, _| {
+            collected = stream.collect()?;
+            Ok::<_, LogError>(collected.is_some())
+        })?;
+        let refused = !matches!(ran.reply, Some(Ok(_)));
+        ensure!(!refused || ran.faulted, SpuriousFailure, "rotate: {:?}", ran.reply);
+        if let Some(collected) = collected.filter(|_| !ran.lost) {
             self.uploads.push(Upload { at, stage: Stage::Collect(collected, None) });
         }
+        self.bury_instance(at, &ran)
     }
 
     /// Takes up what an earlier instance began.

@@ -140,7 +140,7 @@ impl World {
             self.step += 1;
             let action = Action::ALL[self.rng.weighted(&self.profile.weights)];
             self.act(action)?;
-            self.rotate_what_is_due();
+            self.rotate_what_is_due()?;
             for at in 0..self.objects.len() {
                 self.audit(at)?;
             }

@@ -69,7 +69,7 @@ impl Rig {
     }
 
     fn seal(&mut self) -> (Rotation, engine::rotate::Sealed<Vec<u8>>) {
-        let mut collected = self.stream.collect().unwrap();
+        let mut collected = self.stream.collect().unwrap().unwrap();
         while !collected.is_complete() {
             assert_eq!(self.stream.collect_step(&mut collected), Ok(true));
         }

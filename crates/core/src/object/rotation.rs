@@ -103,7 +103,7 @@ impl Inner {
     async fn rotate(&self) -> Result<bool, Failure> {
         let began = js::now();
         let object = self.name()?;
-        let Some(collected) = self.with_stream(|stream| stream.collect())? else {
+        let Some(collected) = self.with_stream(|stream| stream.collect())?? else {
             return Ok(false);
         };
         let Some(mut sealed) = self.collect_all(collected).await? else { return Ok(false) };

@@ -21,6 +21,8 @@ pub struct MemoryLog {
     tombstone: Option<Tombstone>,
     lives: BTreeMap<Generation, Life>,
     extents: BTreeMap<Key, (Vec<u8>, Vec<u8>)>,
+    /// Key of the last extent that is kept apart.
+    sealed: Option<Key>,
     segments: BTreeMap<Key, SegmentRow>,
     rotations: BTreeMap<Generation, RotationRow>,
     markers: BTreeSet<Marker>,
@@ -70,7 +72,14 @@ impl MemoryLog {
             Write::Extent { key, head, bytes } => {
                 self.extents.insert(key, (head, bytes));
             }
-            Write::EraseExtents { keys, rows } => erase(&mut self.extents, keys, rows),
+            Write::Seal => {
+                self.sealed = self.sealed.or(self.extents.keys().next_back().copied());
+            }
+            Write::EraseExtents { keys, rows } => {
+                erase(&mut self.extents, keys, rows);
+                let first = self.extents.keys().next().copied();
+                self.sealed = self.sealed.filter(|last| first.is_some_and(|key| key <= *last));
+            }
             Write::Segment(segment) => {
                 self.segments.insert(segment.key, segment);
             }
@@ -165,6 +174,11 @@ impl Log for MemoryLog {
         }
         let last = self.extents.range(keys).next_back();
         Ok(last.map(|(key, (head, bytes))| row(*key, head, bytes)))
+    }
+
+    fn last_sealed(&self) -> Result<Option<ExtentRow>, LogError> {
+        let Some(last) = self.sealed else { return Ok(None) };
+        self.last_extent(Key(0)..Key(last.0.saturating_add(1)))
     }
 
     fn read(&self, keys: Range<Key>, framing: Framing) -> Result<Vec<u8>, LogError> {

@@ -7,6 +7,8 @@
 //! - The schema is created by the first commit, so a request for a stream that does not exist
 //!   writes nothing.
 //! - `head` stands before `bytes`: reading headers does not touch the pages of large values.
+//! - Extents that are about to become a segment are kept apart in a table of their own, `sealed`:
+//!   deleting thousands of rows costs one row written each, dropping a table costs none.
 //! - A range is glued together inside SQLite and leaves it as one value.
 //! - A commit of one statement needs no transaction around it.
 
@@ -28,7 +30,7 @@ mod rows;
 mod store;
 
 use rows::{Columns, SEGMENT_COLUMNS, extent_of, life_of, rotation_of, segment_of};
-use store::{int, store, text};
+use store::{erase_extents, int, seal, store, text};
 
 /// A value that goes into or comes out of a statement.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,6 +85,10 @@ pub trait Database: Sized {
     fn set_alarm(&mut self, at: UnixMillis) -> Result<(), LogError>;
 }
 
+/// The hot rows.
+const EXTENTS: &str =
+    "CREATE TABLE extents (start INTEGER PRIMARY KEY, head BLOB NOT NULL, bytes BLOB NOT NULL)";
+
 const SCHEMA: [&str; 11] = [
     "CREATE TABLE tombstone (id INTEGER PRIMARY KEY, generation INTEGER NOT NULL, \
      next_base INTEGER NOT NULL)",
@@ -90,7 +96,7 @@ const SCHEMA: [&str; 11] = [
      phase INTEGER NOT NULL, content_type TEXT NOT NULL, ttl_s INTEGER, expires_at INTEGER, \
      touched INTEGER NOT NULL, checkpoint INTEGER NOT NULL, hot_ends INTEGER NOT NULL, seq TEXT, closed BLOB NOT NULL, \
      origin BLOB)",
-    "CREATE TABLE extents (start INTEGER PRIMARY KEY, head BLOB NOT NULL, bytes BLOB NOT NULL)",
+    EXTENTS,
     "CREATE TABLE segments (start INTEGER PRIMARY KEY, length INTEGER NOT NULL, \
      own INTEGER NOT NULL, name TEXT NOT NULL, size INTEGER NOT NULL, sums BLOB NOT NULL, \
      ends BLOB NOT NULL)",
@@ -109,11 +115,16 @@ const SCHEMA: [&str; 11] = [
     "CREATE TABLE duties (kind INTEGER PRIMARY KEY, due INTEGER NOT NULL)",
 ];
 
+/// What extents are read from while some are kept apart in the table `sealed`: their keys come
+/// before all others. Stands where a statement names the table.
+const BOTH: &str = "(SELECT start, head, bytes FROM sealed UNION ALL \
+     SELECT start, head, bytes FROM extents)";
+
 /// The part of each extent that lies in `[?1, ?2)`, in order.
 const PARTS: &str = "SELECT CASE WHEN start < ?1 OR start + length(bytes) > ?2 \
      THEN substr(bytes, max(?1 - start, 0) + 1, min(start + length(bytes), ?2) - max(start, ?1)) \
-     ELSE bytes END AS part FROM extents WHERE start < ?2 AND start >= \
-     coalesce((SELECT max(start) FROM extents WHERE start <= ?1), ?1) ORDER BY start";
+     ELSE bytes END AS part FROM {extents} WHERE start < ?2 AND start >= \
+     coalesce((SELECT max(start) FROM {extents} WHERE start <= ?1), ?1) ORDER BY start";
 
 const READ_RAW: &str = "SELECT CAST(group_concat(part, '') AS BLOB) FROM (";
 const READ_JSON: &str = "SELECT CAST('[' || CAST(substr(whole, 1, length(whole) - 2) AS TEXT) \
@@ -131,8 +142,39 @@ pub struct SqlLog<D> {
     database: D,
     /// Whether the tables exist.
     ready: Cell<bool>,
+    /// Whether the table `sealed` exists.
+    sealed: Cell<bool>,
+    /// Without and with the table `sealed`.
+    statements: [Statements; 2],
+}
+
+/// The statements that read extents.
+struct Statements {
+    extents: String,
+    last_extent: String,
+    whole: String,
+    parts: String,
     read_raw: String,
     read_json: String,
+}
+
+impl Statements {
+    fn from(table: &str) -> Self {
+        let parts = PARTS.replace("{extents}", table);
+        let columns = "SELECT start, length(bytes), head FROM";
+        Self {
+            extents: format!(
+                "{columns} {table} WHERE start >= ? AND start < ? ORDER BY start LIMIT ?"
+            ),
+            last_extent: format!(
+                "{columns} {table} WHERE start >= ? AND start < ? ORDER BY start DESC LIMIT 1"
+            ),
+            whole: format!("SELECT bytes FROM {table} WHERE start = ? AND length(bytes) = ?"),
+            read_raw: format!("{READ_RAW}{parts})"),
+            read_json: format!("{READ_JSON}{parts}))"),
+            parts,
+        }
+    }
 }
 
 impl<D: Database> SqlLog<D> {
@@ -141,16 +183,22 @@ impl<D: Database> SqlLog<D> {
     /// # Errors
     /// [`LogError::Failed`] when the database does not answer.
     pub fn open(database: D) -> Result<Self, LogError> {
-        let tables = database.query(
-            "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'duties'",
-            vec![],
-        )?;
+        let sql = "SELECT name FROM sqlite_master WHERE type = 'table' \
+                   AND name IN ('duties', 'sealed')";
+        let tables: Vec<_> = database.query(sql, vec![])?.into_iter().flatten().collect();
+        let is = |value: &Value<D::Bytes>, name| matches!(value, Value::Text(text) if text == name);
+        let has = |name| Cell::new(tables.iter().any(|value| is(value, name)));
         Ok(Self {
+            ready: has("duties"),
+            sealed: has("sealed"),
+            statements: [Statements::from("extents"), Statements::from(BOTH)],
             database,
-            ready: Cell::new(!tables.is_empty()),
-            read_raw: format!("{READ_RAW}{PARTS})"),
-            read_json: format!("{READ_JSON}{PARTS}))"),
         })
+    }
+
+    fn statements(&self) -> &Statements {
+        let [extents, both] = &self.statements;
+        if self.sealed.get() { both } else { extents }
     }
 
     /// The database below, for what is not the engine's business (its size, for one).
@@ -174,17 +222,26 @@ impl<D: Database> Log for SqlLog<D> {
     type Bytes = D::Bytes;
 
     fn commit(&mut self, writes: Vec<Write<D::Bytes>>) -> Result<(), LogError> {
-        let ready = self.ready.get();
-        if ready && writes.len() == 1 {
+        let (ready, mut sealed) = (self.ready.get(), self.sealed.get());
+        let is_plain =
+            |write: &Write<_>| !matches!(write, Write::Seal | Write::EraseExtents { .. });
+        if ready && writes.len() == 1 && writes.iter().all(is_plain) {
             return writes.into_iter().try_for_each(|write| store(&mut self.database, write));
         }
         self.database.transaction(|database| {
             if !ready {
                 SCHEMA.iter().try_for_each(|sql| database.execute(sql, vec![]))?;
             }
-            writes.into_iter().try_for_each(|write| store(database, write))
+            writes.into_iter().try_for_each(|write| match write {
+                Write::Seal => seal(database, &mut sealed),
+                Write::EraseExtents { keys, rows } => {
+                    erase_extents(database, keys, rows, &mut sealed)
+                }
+                write => store(database, write),
+            })
         })?;
         self.ready.set(true);
+        self.sealed.set(sealed);
         Ok(())
     }
 
@@ -203,17 +260,22 @@ impl<D: Database> Log for SqlLog<D> {
     }
 
     fn extents(&self, keys: Range<Key>, limit: u32) -> Result<Vec<ExtentRow>, LogError> {
-        let sql = "SELECT start, length(bytes), head FROM extents WHERE start >= ? AND start < ? \
-                   ORDER BY start LIMIT ?";
         let params = vec![int(keys.start.0), int(keys.end.0), int(u64::from(limit))];
-        self.rows(sql, params)?.into_iter().map(extent_of).collect()
+        self.rows(&self.statements().extents, params)?.into_iter().map(extent_of).collect()
     }
 
     fn last_extent(&self, keys: Range<Key>) -> Result<Option<ExtentRow>, LogError> {
-        let sql = "SELECT start, length(bytes), head FROM extents WHERE start >= ? AND start < ? \
-                   ORDER BY start DESC LIMIT 1";
-        let rows = self.rows(sql, vec![int(keys.start.0), int(keys.end.0)])?;
+        let params = vec![int(keys.start.0), int(keys.end.0)];
+        let rows = self.rows(&self.statements().last_extent, params)?;
         rows.into_iter().next().map(extent_of).transpose()
+    }
+
+    fn last_sealed(&self) -> Result<Option<ExtentRow>, LogError> {
+        if !self.sealed.get() {
+            return Ok(None);
+        }
+        let sql = "SELECT start, length(bytes), head FROM sealed ORDER BY start DESC LIMIT 1";
+        self.rows(sql, vec![])?.into_iter().next().map(extent_of).transpose()
     }
 
     fn read(&self, keys: Range<Key>, framing: Framing) -> Result<D::Bytes, LogError> {
@@ -223,19 +285,18 @@ impl<D: Database> Log for SqlLog<D> {
         }
         let params = vec![int(keys.start.0), int(keys.end.0)];
         if framing == Framing::Raw && wanted >= WHOLE_ROW_BYTES_MIN {
-            let sql = "SELECT bytes FROM extents WHERE start = ? AND length(bytes) = ?";
             let params = vec![int(keys.start.0), int(wanted)];
-            if let Some(row) = self.rows(sql, params)?.into_iter().next() {
+            if let Some(row) = self.rows(&self.statements().whole, params)?.into_iter().next() {
                 return Columns::new(row, "extents").blob();
             }
         }
         let bytes = if wanted > GLUE_BYTES_MAX {
-            let rows = self.rows(PARTS, params)?;
+            let rows = self.rows(&self.statements().parts, params)?;
             glue(rows, wanted, framing)?
         } else {
             let sql = match framing {
-                Framing::Raw => &self.read_raw,
-                Framing::JsonArray => &self.read_json,
+                Framing::Raw => &self.statements().read_raw,
+                Framing::JsonArray => &self.statements().read_json,
             };
             let row = self.rows(sql, params)?.into_iter().next().unwrap_or_default();
             Columns::new(row, "extents").blob()?

@@ -36,6 +36,8 @@ pub fn run<L: Log>(mut fresh: impl FnMut() -> L) {
     large_ranges_read_whole(fresh());
     any_byte_survives(fresh());
     erasing_is_bounded_and_idempotent(fresh());
+    sealed_extents_are_read_like_others(fresh());
+    sealed_extents_are_erased_like_others(fresh());
     producers_belong_to_lives(fresh());
     relations_round_trip(fresh());
     segments_are_read_by_range(fresh());
@@ -357,6 +359,65 @@ fn markers_come_by_due<L: Log>(mut log: L) {
         log.commit(vec![Write::DropMarker(a.clone()), Write::DropMarker(c.clone())]).unwrap();
         assert_eq!(log.markers(9).unwrap(), std::slice::from_ref(&b));
     }
+}
+
+/// Five extents of three bytes; the first three are kept apart.
+fn sealed<L: Log>(log: &mut L) {
+    log.commit(vec![extent(10, b"abc"), extent(13, b"def"), extent(16, b"ghi")]).unwrap();
+    assert_eq!(log.last_sealed().unwrap(), None);
+    log.commit(vec![Write::Seal]).unwrap();
+    log.commit(vec![extent(19, b"jk\n"), extent(22, b"m,\n")]).unwrap();
+    // While some are kept apart, sealing changes nothing.
+    log.commit(vec![Write::Seal, Write::Duty(Duty::Erase, UnixMillis(1))]).unwrap();
+    assert_eq!(log.last_sealed().unwrap().unwrap().key, Key(16));
+}
+
+fn sealed_extents_are_read_like_others<L: Log>(mut log: L) {
+    log.commit(vec![Write::Seal]).unwrap();
+    assert_eq!(log.last_sealed().unwrap(), None);
+    sealed(&mut log);
+    let whole = b"abcdefghijk\nm,\n";
+    for start in 0..15 {
+        for end in start..=15 {
+            let range = start as u64 + 10..end as u64 + 10;
+            assert_eq!(read(&log, range), whole[start..end]);
+        }
+    }
+    assert_eq!(log.read(keys(16..25), Framing::JsonArray).unwrap().to_vec(), b"[ghijk\nm]");
+    let found = |range, limit| -> Vec<u64> {
+        log.extents(keys(range), limit).unwrap().iter().map(|row| row.key.0).collect()
+    };
+    assert_eq!(found(0..99, 9), [10, 13, 16, 19, 22]);
+    assert_eq!(found(11..22, 2), [13, 16]);
+    let last = |range| log.last_extent(keys(range)).unwrap().map(|row| row.key.0);
+    assert_eq!((last(0..99), last(0..19), last(0..10)), (Some(22), Some(16), None));
+}
+
+fn sealed_extents_are_erased_like_others<L: Log>(mut log: L) {
+    let left = |log: &L| -> Vec<u64> {
+        log.extents(keys(0..99), 99).unwrap().iter().map(|row| row.key.0).collect()
+    };
+    let erase = |log: &mut L, range, rows| {
+        log.commit(vec![Write::EraseExtents { keys: keys(range), rows }]).unwrap();
+    };
+    sealed(&mut log);
+    // Exactly the ones that are kept apart.
+    erase(&mut log, 0..19, u32::MAX);
+    assert_eq!((left(&log), log.last_sealed().unwrap()), (vec![19, 22], None));
+    // The rest can be kept apart now; then what comes after is erased first.
+    log.commit(vec![Write::Seal]).unwrap();
+    log.commit(vec![extent(25, b"n")]).unwrap();
+    erase(&mut log, 25..99, u32::MAX);
+    assert_eq!((left(&log), log.last_sealed().unwrap().unwrap().key), (vec![19, 22], Key(22)));
+    log.commit(vec![extent(25, b"n")]).unwrap();
+    // A few at a time, over the border.
+    erase(&mut log, 0..99, 1);
+    assert_eq!((left(&log), log.last_sealed().unwrap().unwrap().key), (vec![22, 25], Key(22)));
+    erase(&mut log, 0..99, 2);
+    assert_eq!((left(&log), log.last_sealed().unwrap()), (vec![], None));
+    erase(&mut log, 0..99, 2);
+    log.commit(vec![extent(30, b"o"), Write::Seal]).unwrap();
+    assert_eq!(log.last_sealed().unwrap().unwrap().key, Key(30));
 }
 
 #[cfg(test)]

@@ -2,11 +2,14 @@
 
 use protocol::lifetime::Lifetime;
 
-use super::{Database, Value};
+use std::ops::Range;
+
+use super::rows::Columns;
+use super::{BOTH, Database, EXTENTS, Value};
 use crate::codec::Writer;
 use crate::extent::write_deltas;
 use crate::life::Life;
-use crate::log::{Blob, ForkRow, LogError, Write};
+use crate::log::{Blob, ForkRow, Key, LogError, Write};
 
 pub(super) fn int<B>(value: u64) -> Value<B> {
     Value::Integer(i64::try_from(value).unwrap_or(i64::MAX))
@@ -35,16 +38,9 @@ pub(super) fn store<D: Database>(database: &mut D, write: Write<D::Bytes>) -> Re
             "INSERT OR REPLACE INTO tombstone (id, generation, next_base) VALUES (1, ?, ?)",
             vec![int(tombstone.generation.0), int(tombstone.next_base.0)],
         ),
-        // A whole range: the plan without a list of keys is several times as fast.
-        Write::EraseExtents { keys, rows: u32::MAX } => database.execute(
-            "DELETE FROM extents WHERE start >= ? AND start < ?",
-            vec![int(keys.start.0), int(keys.end.0)],
-        ),
-        Write::EraseExtents { keys, rows } => database.execute(
-            "DELETE FROM extents WHERE start IN (SELECT start FROM extents WHERE start >= ? \
-             AND start < ? ORDER BY start LIMIT ?)",
-            vec![int(keys.start.0), int(keys.end.0), int(u64::from(rows))],
-        ),
+        Write::Seal | Write::EraseExtents { .. } => {
+            Err(LogError::Failed("what changes tables has a transaction of its own".into()))
+        }
         Write::Producer { generation, id, state, as_of } => database.execute(
             "INSERT OR REPLACE INTO producers (generation, id, epoch, seq, as_of) \
              VALUES (?, ?, ?, ?, ?)",
@@ -194,4 +190,47 @@ fn encode_ends(ends: &[u64]) -> Vec<u8> {
     let mut writer = Writer::default();
     write_deltas(&mut writer, ends);
     writer.finish()
+}
+
+/// Gives the extents stored so far a table of their own. Four rows of the schema are written.
+pub(super) fn seal<D: Database>(database: &mut D, sealed: &mut bool) -> Result<(), LogError> {
+    if *sealed || database.query("SELECT 1 FROM extents LIMIT 1", vec![])?.is_empty() {
+        return Ok(());
+    }
+    database.execute("ALTER TABLE extents RENAME TO sealed", vec![])?;
+    database.execute(EXTENTS, vec![])?;
+    *sealed = true;
+    Ok(())
+}
+
+/// Erases the first `rows` extents in the range, and the table `sealed` with its last row.
+pub(super) fn erase_extents<D: Database>(
+    database: &mut D,
+    keys: Range<Key>,
+    rows: u32,
+    sealed: &mut bool,
+) -> Result<(), LogError> {
+    let both = if *sealed { BOTH } else { "extents" };
+    let mut end = keys.end;
+    if rows < u32::MAX {
+        let sql = format!(
+            "SELECT start FROM {both} WHERE start >= ? AND start < ? ORDER BY start LIMIT 1 \
+             OFFSET ?"
+        );
+        let params = vec![int(keys.start.0), int(keys.end.0), int(u64::from(rows))];
+        if let Some(row) = database.query(&sql, params)?.into_iter().next() {
+            end = Key(Columns::new(row, "extents").int()?);
+        }
+    }
+    let range = || vec![int(keys.start.0), int(end.0)];
+    if *sealed {
+        let others = "SELECT 1 FROM sealed WHERE start < ? OR start >= ? LIMIT 1";
+        if database.query(others, range())?.is_empty() {
+            database.execute("DROP TABLE sealed", vec![])?;
+            *sealed = false;
+        } else {
+            database.execute("DELETE FROM sealed WHERE start >= ? AND start < ?", range())?;
+        }
+    }
+    database.execute("DELETE FROM extents WHERE start >= ? AND start < ?", range())
 }
