@@ -13,6 +13,11 @@ const EXPLAINED: &[(&str, &str)] = &[
     ("append-producer-64", "producers"),
     ("read-9kb", "reads"),
     ("read-1mib", "reads"),
+    ("read-cold", "cold-reads"),
+    ("length-1m-random", "cold-reads"),
+    ("length-10m-random", "cold-reads"),
+    ("rotate-p99", "rotation"),
+    ("wasm-start", "start"),
 ];
 
 /// What a scenario is meant to reach.

@@ -1,6 +1,7 @@
 //! Delete and expiry (PROTOCOL §5.4), and the erasing of what is left of dead lives.
 //!
-//! A life that forks still reference becomes soft-deleted. Any other is buried: one commit makes
+//! A life that forks still reference becomes soft-deleted, and what lies behind the highest fork
+//! point is erased: nobody can read it any more. Any other is buried: one commit makes
 //! it invisible, writes the tombstone, and either erases its few rows or leaves them to the duty
 //! `Erase`, which works in bounded steps while the path may already live again. The life's own
 //! objects in the store get a deletion marker in the commit that takes their segment away.
@@ -12,7 +13,7 @@ use protocol::time::UnixMillis;
 use crate::life::{Life, Phase, Tombstone};
 use crate::load::{KEY_END, LIVES_MAX};
 use crate::log::{Duty, Key, Log, LogError, Release, Write};
-use crate::stream::{Missing, Stream};
+use crate::stream::{Current, Missing, Stream};
 
 /// Rows erased in one step.
 const ERASE_ROWS: u32 = 256;
@@ -38,18 +39,30 @@ impl<L: Log> Stream<L> {
 
     /// Ends the current life: held for its forks, or buried.
     pub(crate) fn remove(&mut self, now: UnixMillis) -> Result<Deleted, LogError> {
-        let Some(current) = &mut self.current else { return Ok(Deleted::Buried) };
+        let Some(current) = &self.current else { return Ok(Deleted::Buried) };
         let mut writes = Vec::new();
         if self.log.forks_of(current.life.generation, 1)? > 0 {
-            current.life.phase = Phase::SoftDeleted;
-            writes.push(Write::Life(current.life.clone()));
-            self.plan_no_duty(&mut writes, Duty::Expire);
+            self.plan_hold(&mut writes, now);
             self.commit(writes)?;
+            self.stale = true;
             return Ok(Deleted::Held);
         }
         self.plan_burial(&mut writes, now, Source::Release)?;
         self.commit(writes)?;
         Ok(Deleted::Buried)
+    }
+
+    /// Plans the end of the current life for everybody but its forks.
+    fn plan_hold(&mut self, writes: &mut Vec<Write<L::Bytes>>, now: UnixMillis) {
+        self.plan_no_rotation(writes, now);
+        let Some(current) = &mut self.current else { return };
+        current.life.phase = Phase::SoftDeleted;
+        writes.push(Write::Life(current.life.clone()));
+        // The tail will be cut off, and with it the memory of the keys that were used.
+        self.tombstone = self.tombstone.past(current);
+        writes.push(Write::Tombstone(self.tombstone));
+        self.plan_no_duty(writes, Duty::Expire);
+        self.plan_duty(writes, Duty::Erase, now);
     }
 
     /// Plans the end of the current life for everybody.
@@ -61,11 +74,7 @@ impl<L: Log> Stream<L> {
     ) -> Result<(), LogError> {
         let Some(current) = &self.current else { return Ok(()) };
         let (mut life, hot) = (current.life.clone(), current.hot_bytes());
-        let tombstone = Tombstone {
-            generation: life.generation.max(self.tombstone.generation),
-            // A close without bytes uses the tail's key.
-            next_base: Key(current.key(current.tail).0.saturating_add(1)),
-        };
+        let tombstone = self.tombstone.past(current);
         let keys = life.base..tombstone.next_base;
         let segments = self.log.segment_names(keys.clone(), ERASE_ROWS + 1)?;
         let few = self.log.extents(keys.clone(), ERASE_ROWS + 1)?.len() <= ERASE_ROWS as usize
@@ -117,10 +126,36 @@ impl<L: Log> Stream<L> {
         }
     }
 
+    /// One bounded step of erasing what lies behind the highest fork point of a soft-deleted life.
+    /// `true` when there is more to do.
+    fn trim_step(&mut self, now: UnixMillis) -> Result<bool, LogError> {
+        let held = self.current.as_ref().filter(|life| life.life.phase == Phase::SoftDeleted);
+        let Some(current) = held else { return Ok(false) };
+        let generation = current.life.generation;
+        let kept = self.log.highest_fork(generation)?.unwrap_or_default();
+        let keys = current.key(kept)..KEY_END;
+        let segments = self.log.segment_names(keys.clone(), ERASE_ROWS + 1)?;
+        let extents = self.log.extents(keys.clone(), ERASE_ROWS + 1)?.len();
+        let producers = self.log.has_producers(generation)?;
+        if segments.is_empty() && extents == 0 && !producers {
+            return Ok(false);
+        }
+        let most = segments.len().max(extents);
+        let mut writes = vec![
+            Write::EraseExtents { keys: keys.clone(), rows: ERASE_ROWS },
+            Write::EraseProducers { generation, rows: ERASE_ROWS },
+        ];
+        self.plan_garbage(&mut writes, keys, segments, now);
+        self.commit(writes)?;
+        Ok(most > ERASE_ROWS as usize || self.log.has_producers(generation)?)
+    }
+
     /// One bounded step of erasing dead lives. `true` when there is more to do.
     pub(crate) fn erase_step(&mut self, now: UnixMillis) -> Result<bool, LogError> {
+        let trims = self.trim_step(now)?;
         let lives = self.log.lives(LIVES_MAX)?;
-        let mut more = lives.iter().filter(|life| life.phase == Phase::Erasing).count() > 1;
+        let mut more =
+            trims || lives.iter().filter(|life| life.phase == Phase::Erasing).count() > 1;
         let mut end = KEY_END;
         for life in &lives {
             if life.phase == Phase::Erasing {
@@ -156,6 +191,18 @@ impl<L: Log> Stream<L> {
         }
         self.commit(writes)?;
         Ok(few && !producers)
+    }
+}
+
+impl Tombstone {
+    /// What is to be remembered of a life that ends.
+    fn past(self, current: &Current) -> Self {
+        // A close without bytes uses the tail's key.
+        let next = Key(current.key(current.tail).0.saturating_add(1));
+        Self {
+            generation: current.life.generation.max(self.generation),
+            next_base: next.max(self.next_base),
+        }
     }
 }
 

@@ -75,6 +75,13 @@ impl<L: Log> Stream<L> {
         if let Some(last) = self.log.last_extent(base..KEY_END)? {
             current.tail = current.life.position(last.end());
         }
+        if current.life.phase == Phase::SoftDeleted {
+            // What lies behind is being erased.
+            let kept = self.log.highest_fork(current.life.generation)?.unwrap_or_default();
+            current.tail = current.tail.min(kept);
+            current.cold = current.cold.min(kept);
+            return Ok(current);
+        }
         let page = u32::try_from(CHECKPOINT_ROWS).unwrap_or(u32::MAX);
         let mut from = current.life.key(current.life.checkpoint);
         loop {

@@ -463,6 +463,12 @@ pub trait Log {
     /// See [`Log::tombstone`].
     fn forks_of(&self, source: Generation, limit: u32) -> Result<u32, LogError>;
 
+    /// The highest fork point of the life.
+    ///
+    /// # Errors
+    /// See [`Log::tombstone`].
+    fn highest_fork(&self, source: Generation) -> Result<Option<Position>, LogError>;
+
     /// Releases to deliver, lowest generation first, at most `limit`.
     ///
     /// # Errors

@@ -190,7 +190,8 @@ impl<L: Log> Stream<L> {
     /// [`LogError`].
     pub fn collect_step(&self, collected: &mut Collected<L::Bytes>) -> Result<bool, LogError> {
         let Some(current) = self.current_of(collected.generation) else { return Ok(false) };
-        if self.stale || current.cold != collected.from {
+        let live = current.life.phase == Phase::Live;
+        if self.stale || !live || current.cold != collected.from {
             return Ok(false);
         }
         let from = collected.to;

@@ -12,7 +12,7 @@ use engine::log::{
     Duty, ExtentRow, ForkId, ForkRow, Framing, Key, Log, LogError, Marker, ProducerState, Release,
     RotationRow, SegmentRow, Write,
 };
-use protocol::offset::Generation;
+use protocol::offset::{Generation, Position};
 use protocol::producer::ProducerId;
 use protocol::time::UnixMillis;
 
@@ -153,6 +153,11 @@ impl<L: Log<Bytes = Vec<u8>>, H: Hook> Log for Hooked<L, H> {
     fn forks_of(&self, source: Generation, limit: u32) -> Result<u32, LogError> {
         self.hook.before_read()?;
         self.inner.forks_of(source, limit)
+    }
+
+    fn highest_fork(&self, source: Generation) -> Result<Option<Position>, LogError> {
+        self.hook.before_read()?;
+        self.inner.highest_fork(source)
     }
 
     fn releases(&self, limit: u32) -> Result<Vec<Release>, LogError> {

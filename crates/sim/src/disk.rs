@@ -14,7 +14,7 @@ use engine::log::{
     Duty, ExtentRow, ForkId, ForkRow, Framing, Key, Log, LogError, Marker, ProducerState, Release,
     RotationRow, SegmentRow, Write,
 };
-use protocol::offset::Generation;
+use protocol::offset::{Generation, Position};
 use protocol::producer::ProducerId;
 use protocol::time::UnixMillis;
 
@@ -165,6 +165,10 @@ impl Log for Disk {
 
     fn forks_of(&self, source: Generation, limit: u32) -> Result<u32, LogError> {
         on_either!(self, log => log.forks_of(source, limit))
+    }
+
+    fn highest_fork(&self, source: Generation) -> Result<Option<Position>, LogError> {
+        on_either!(self, log => log.highest_fork(source))
     }
 
     fn releases(&self, limit: u32) -> Result<Vec<Release>, LogError> {

@@ -413,6 +413,20 @@ impl ModelPath {
         true
     }
 
+    /// How much of the current life is kept: all of it, or what its forks have inherited.
+    #[must_use]
+    pub fn kept(&self) -> u64 {
+        let Some(life) = &self.current else { return 0 };
+        if life.phase != Phase::SoftDeleted {
+            return life.tail();
+        }
+        let point = |row: &ForkRow| match row {
+            ForkRow::Referenced { source, at } if *source == life.generation => Some(at.0),
+            _ => None,
+        };
+        self.forks.values().filter_map(point).max().unwrap_or(0)
+    }
+
     /// The current life is gone for everybody; `release`: its source, if any, has to be told.
     pub fn bury(&mut self, release: bool) {
         let Some(life) = self.current.take() else { return };

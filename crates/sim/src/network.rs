@@ -135,6 +135,7 @@ impl World {
         match (&ran.reply, life) {
             (None | Some(Err(Missing::Log(_))), _) if ran.faulted => {}
             (Some(Err(Missing::NotFound)), None) => {}
+            (Some(Err(Missing::NotFound)), Some(_)) if from.0 >= self.objects[at].model.kept() => {}
             (Some(Ok(Copied::Restart)), Some(life)) => {
                 let overtaken = cold < from && from.0 < life.cold;
                 ensure!(overtaken, Fork, "a restart at {from:?} after {cold:?}");

@@ -51,7 +51,11 @@ impl Object {
         let (current, dead) = match (&self.model.current, lives.split_first()) {
             (Some(life), Some((newest, dead))) if newest.generation == life.generation => {
                 ensure!(same_state(newest, life), Answer, "{newest:?} is not the model's");
-                self.audit_log(newest, life)?;
+                if life.phase == Phase::SoftDeleted {
+                    self.audit_held(life)?;
+                } else {
+                    self.audit_log(newest, life)?;
+                }
                 (Some(newest), dead)
             }
             (Some(life), _) => {
@@ -80,6 +84,30 @@ impl Object {
         let keys = Key(life.base + bytes.len() as u64)..Key(life.base + life.tail());
         bytes.extend(sound(self.disk.read(keys, Framing::Raw))?);
         Ok(bytes)
+    }
+
+    /// What forks have inherited of a held life is there; the rest is gone or waits for its duty.
+    fn audit_held(&self, life: &ModelLife) -> Check {
+        let kept = self.model.kept();
+        let mut bytes = Vec::new();
+        let inherited = Key(life.base)..Key(life.base + kept);
+        for row in sound(self.disk.segments(inherited.clone(), u32::MAX))? {
+            let at = life.base + bytes.len() as u64;
+            ensure!(row.key.0 == at, Tiling, "a segment at {} after {at}", row.key.0);
+            let part = self.store.prefix(&row.name, row.length).unwrap_or_default();
+            ensure!(part.len() as u64 == row.length, Shared, "{} is not whole", row.name);
+            bytes.extend(part);
+        }
+        bytes.truncate(kept as usize);
+        let hot = Key(life.base + bytes.len() as u64)..inherited.end;
+        bytes.extend(sound(self.disk.read(hot, Framing::Raw))?);
+        ensure!(bytes == life.bytes[..kept as usize], OffsetsStable, "inherited bytes changed");
+        let erases = sound(self.disk.duties())?.iter().any(|(duty, _)| *duty == Duty::Erase);
+        let behind = inherited.end..KEY_END;
+        let left = !sound(self.disk.extents(behind.clone(), 1))?.is_empty()
+            || !sound(self.disk.segments(behind, 1))?.is_empty();
+        ensure!(erases || !left, Duty, "nobody will erase what lies behind {kept}");
+        Ok(())
     }
 
     /// Segments tile the cold bytes; where appends end in them.

@@ -4,10 +4,12 @@
 //! Every stage is a step of the scheduler, and all of them are lost with the instance: only the
 //! intent on disk and a put under way live on.
 
+use engine::life::Phase;
 use engine::log::LogError;
 use engine::rotate::{Collected, Rotation, Sealed};
 use engine::segments::Outcome;
 
+use crate::model::ModelLife;
 use crate::object::Ran;
 use crate::store::Put;
 use crate::violation::{Check, ensure};
@@ -250,8 +252,11 @@ impl World {
         ran: &Ran<Result<bool, LogError>>,
     ) -> Check {
         let life = self.objects[at].model.current.as_mut();
-        let life = life.filter(|life| life.generation == rotation.generation);
-        match (&ran.reply, life) {
+        // What is held for its forks makes no segments any more.
+        let live = |life: &&mut ModelLife| {
+            life.generation == rotation.generation && life.phase == Phase::Live
+        };
+        match (&ran.reply, life.filter(live)) {
             (Some(Ok(true)), Some(life)) => {
                 let fits = life.cold == rotation.from.0 && rotation.to.0 <= life.tail();
                 ensure!(fits, Tiling, "{rotation:?} after {}", life.cold);
@@ -261,7 +266,7 @@ impl World {
             (Some(Err(_)) | None, _) if ran.faulted => {}
             (reply, life) => {
                 let held = life.is_some();
-                ensure!(false, Answer, "publish: {reply:?}, while the life is held: {held}");
+                ensure!(false, Answer, "publish: {reply:?}, while the life is live: {held}");
             }
         }
         Ok(())

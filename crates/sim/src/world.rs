@@ -9,6 +9,7 @@ use protocol::time::UnixMillis;
 
 use engine::Stream;
 use engine::create::Create;
+use engine::life::Phase;
 
 use crate::canary::Bug;
 use crate::disk::Disk;
@@ -313,7 +314,8 @@ impl World {
     /// Compares what clients know with what is stored.
     pub(crate) fn check_ledgers(&mut self) -> Check {
         for (object, ledger) in self.objects.iter().zip(&mut self.ledgers) {
-            if let Some(life) = &object.model.current {
+            let seen = object.model.current.as_ref();
+            if let Some(life) = seen.filter(|life| life.phase != Phase::SoftDeleted) {
                 let from = life.fork_point.unwrap_or(0) as usize;
                 let stored = object.stored(life)?;
                 ledger.check(life.generation, &stored[from.min(stored.len())..])?;

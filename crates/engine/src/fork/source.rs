@@ -9,7 +9,7 @@ use super::{Copied, CopyPage, CopyRequest, ForkError, ForkGrant, ForkRequest, Le
 use crate::delete::Source;
 use crate::life::{Inherited, Phase};
 use crate::load::{KEY_END, decode};
-use crate::log::{Blob, ForkId, ForkRow, Framing, Key, Log, LogError, SegmentRow, Write};
+use crate::log::{Blob, Duty, ForkId, ForkRow, Framing, Key, Log, LogError, SegmentRow, Write};
 use crate::offsets::OffsetError;
 use crate::stream::{Current, Missing, Stream};
 
@@ -61,8 +61,12 @@ impl<L: Log> Stream<L> {
             self.reload()?;
         }
         let CopyRequest { source, cold, from, to } = request;
-        let held = self.current.as_ref().filter(|current| current.life.generation == source);
-        let Some(current) = held else { return Err(Missing::NotFound) };
+        // A held source has nothing behind its highest fork point.
+        let has = |current: &&Current| current.life.generation == source && from < current.tail;
+        let Some(current) = self.current.as_ref().filter(has) else {
+            return Err(Missing::NotFound);
+        };
+        let to = to.min(current.tail);
         if from >= current.cold {
             return Ok(Copied::Page(self.copy_hot(current, from, to)?));
         }
@@ -129,7 +133,11 @@ impl<L: Log> Stream<L> {
         let mut writes = vec![Write::Fork(child.clone(), ForkRow::Refused)];
         if last && held {
             self.plan_burial(&mut writes, now, Source::Release)?;
+        } else if held {
+            // The highest fork point may be lower now.
+            self.plan_duty(&mut writes, Duty::Erase, now);
         }
+        self.stale |= held;
         self.commit(writes)
     }
 

@@ -254,6 +254,14 @@ impl Log for MemoryLog {
         Ok(u32::try_from(count).unwrap_or(limit))
     }
 
+    fn highest_fork(&self, source: Generation) -> Result<Option<Position>, LogError> {
+        let point = |row: &ForkRow| match row {
+            ForkRow::Referenced { source: life, at } if *life == source => Some(*at),
+            _ => None,
+        };
+        Ok(self.forks.values().filter_map(point).max())
+    }
+
     fn releases(&self, limit: u32) -> Result<Vec<Release>, LogError> {
         Ok(self.releases.values().take(limit as usize).cloned().collect())
     }

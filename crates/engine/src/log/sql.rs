@@ -109,7 +109,7 @@ const SCHEMA: [&str; 11] = [
      PRIMARY KEY (generation, id)) WITHOUT ROWID",
     "CREATE TABLE forks (child TEXT NOT NULL, generation INTEGER NOT NULL, source INTEGER, \
      at INTEGER, PRIMARY KEY (child, generation)) WITHOUT ROWID",
-    "CREATE INDEX forks_by_source ON forks (source) WHERE source IS NOT NULL",
+    "CREATE INDEX forks_by_source ON forks (source, at) WHERE source IS NOT NULL",
     "CREATE TABLE releases (generation INTEGER PRIMARY KEY, source TEXT NOT NULL, \
      attempts INTEGER NOT NULL)",
     "CREATE TABLE duties (kind INTEGER PRIMARY KEY, due INTEGER NOT NULL)",
@@ -385,6 +385,14 @@ impl<D: Database> Log for SqlLog<D> {
         let sql = "SELECT 1 FROM forks WHERE source = ? LIMIT ?";
         let rows = self.rows(sql, vec![int(source.0), int(u64::from(limit))])?;
         Ok(u32::try_from(rows.len()).unwrap_or(limit))
+    }
+
+    fn highest_fork(&self, source: Generation) -> Result<Option<Position>, LogError> {
+        let sql = "SELECT max(at) FROM forks WHERE source = ?";
+        let Some(row) = self.rows(sql, vec![int(source.0)])?.into_iter().next() else {
+            return Ok(None);
+        };
+        Ok(Columns::new(row, "forks").optional_int()?.map(Position))
     }
 
     fn releases(&self, limit: u32) -> Result<Vec<Release>, LogError> {

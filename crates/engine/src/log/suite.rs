@@ -93,6 +93,7 @@ fn empty_log_knows_nothing<L: Log>(log: L) {
     assert!(!log.has_producers(Generation(1)).unwrap());
     assert_eq!(log.fork(&ForkId { child: "c".into(), generation: Generation(1) }).unwrap(), None);
     assert_eq!(log.forks_of(Generation(1), 9).unwrap(), 0);
+    assert_eq!(log.highest_fork(Generation(1)).unwrap(), None);
     assert_eq!(log.releases(9).unwrap(), []);
     assert_eq!(log.duties().unwrap(), []);
     assert!(log.read(keys(5..5), Framing::Raw).unwrap().is_empty());
@@ -241,16 +242,19 @@ fn producers_belong_to_lives<L: Log>(mut log: L) {
 fn relations_round_trip<L: Log>(mut log: L) {
     let id = |child: &str| ForkId { child: child.into(), generation: Generation(7) };
     let referenced = ForkRow::Referenced { source: Generation(3), at: Position(0) };
+    let farther = ForkRow::Referenced { source: Generation(3), at: Position(1 << 40) };
     log.commit(vec![
         Write::Fork(id("a"), referenced.clone()),
         Write::Fork(id("b"), ForkRow::Refused),
-        Write::Fork(id("c"), referenced.clone()),
+        Write::Fork(id("c"), farther),
     ])
     .unwrap();
     assert_eq!(log.fork(&id("a")).unwrap(), Some(referenced));
     assert_eq!(log.fork(&id("b")).unwrap(), Some(ForkRow::Refused));
     assert_eq!(log.forks_of(Generation(3), 9).unwrap(), 2);
     assert_eq!(log.forks_of(Generation(3), 1).unwrap(), 1);
+    assert_eq!(log.highest_fork(Generation(3)).unwrap(), Some(Position(1 << 40)));
+    assert_eq!(log.highest_fork(Generation(7)).unwrap(), None);
     log.commit(vec![Write::DropFork(id("a")), Write::DropFork(id("a"))]).unwrap();
     assert_eq!(log.forks_of(Generation(3), 9).unwrap(), 1);
     let release = |generation, attempts| Release {
