@@ -80,7 +80,7 @@ test("appends", { timeout: 120_000 }, async () => {
   await Promise.all(writers);
 
   for (const { url, acked, unknown, refused } of streams) {
-    expect(acked.size).toBeGreaterThan(50);
+    expect(acked.size).toBeGreaterThan(20);
     const text = (await readBytes(url)).toString();
     for (const [body, offset] of acked) {
       const end = positionOf(offset);
@@ -136,7 +136,7 @@ test("creations, closes and deletions", { timeout: 120_000 }, async () => {
   await crashRepeatedly(random);
   running = false;
   await Promise.all(workers);
-  expect(steps).toBeGreaterThan(100);
+  expect(steps, "something was tried between the crashes").toBeGreaterThan(20);
   for (const { url, possible } of paths) {
     const state = await stateOf(url);
     expect([...possible]).toContain(state);

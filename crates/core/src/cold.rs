@@ -53,6 +53,8 @@ pub(crate) struct ColdPage {
     pub(crate) range: ColdRange,
     /// Whether the body is to be a JSON array.
     pub(crate) json: bool,
+    /// Whether a live read is answered, which cannot be asked again.
+    pub(crate) live: bool,
     /// What was asked, to ask again when the object in the store is gone: URL and object name.
     pub(crate) url: String,
     pub(crate) object: String,

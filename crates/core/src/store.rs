@@ -123,10 +123,11 @@ impl R2 {
     async fn try_put(
         &self,
         name: &str,
-        parts: &[JsBytes],
+        parts: Vec<JsBytes>,
         stored: Stored,
     ) -> Result<Outcome, JsValue> {
-        let body = JsBytes::concat(parts);
+        let body = JsBytes::concat(&parts);
+        drop(parts);
         let options = object(&[
             ("onlyIf", object(&[("etagDoesNotMatch", "*".into())])),
             ("customMetadata", object(&[("sum", stored.sum.to_string().into())])),
@@ -143,7 +144,7 @@ impl Segments for R2 {
     type Bytes = JsBytes;
 
     async fn put(&self, name: &str, parts: Vec<JsBytes>, stored: Stored) -> Outcome {
-        let outcome = self.try_put(name, &parts, stored).await;
+        let outcome = self.try_put(name, parts, stored).await;
         outcome.unwrap_or_else(|error| Outcome::Unknown(message(&error)))
     }
 

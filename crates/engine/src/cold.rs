@@ -211,9 +211,8 @@ impl<L: Log> Stream<L> {
         Ok(Some(self.locate_cold(current, before, position)?))
     }
 
-    /// Names of the objects that the stream's lives reference, and that it is about to make or to
-    /// delete: for whoever compares the store with the log. In pages; `after` is the key that the
-    /// last page ended with.
+    /// The segments of all lives, for whoever compares the store with the log. In pages; `after` is
+    /// the key that the last page ended with.
     ///
     /// # Errors
     /// [`LogError`].

@@ -119,7 +119,16 @@ pub enum ForkError {
     /// Too many of the bytes are hot: rotate and ask again.
     TooHot,
     /// The sub-offset counts messages in cold bytes: ask again with them.
-    Lend(Range<Position>),
+    Lend(Loan),
+}
+
+/// Cold bytes that the engine wants to see: at most [`crate::Bounds::lend_bytes`] at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loan {
+    /// Where they are.
+    pub range: Range<Position>,
+    /// Messages still to be counted where they begin.
+    pub missing: u64,
 }
 
 /// Cold bytes that the caller has fetched for the engine to look at.
@@ -129,6 +138,8 @@ pub struct Lent {
     pub generation: Generation,
     /// Position of the first byte.
     pub from: Position,
+    /// Messages still to be counted there, as the [`Loan`] said.
+    pub missing: u64,
     /// The bytes.
     pub bytes: Vec<u8>,
 }

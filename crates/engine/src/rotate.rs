@@ -253,7 +253,7 @@ impl<L: Log> Stream<L> {
     }
 
     /// Makes an uploaded object a segment of the log, in the place of its hot rows. `false` when
-    /// the upload was given up meanwhile: then its object has a deletion marker.
+    /// the upload was given up meanwhile: then its object gets a deletion marker.
     ///
     /// # Errors
     /// [`LogError`]; the duty looks after the upload.
@@ -266,7 +266,7 @@ impl<L: Log> Stream<L> {
         self.settle(now)?;
         if !self.is_under_way(rotation) || (sealed.from, sealed.to) != (rotation.from, rotation.to)
         {
-            return Ok(false);
+            return self.mark_stray(rotation, now).map(|()| false);
         }
         let Some(current) = &mut self.current else { return Ok(false) };
         let mut end = current.key(rotation.to);
@@ -293,6 +293,22 @@ impl<L: Log> Stream<L> {
         self.upload_failures = 0;
         self.commit(writes)?;
         Ok(true)
+    }
+
+    /// An object that was stored after its upload was given up, perhaps after its marker was worked
+    /// off: it gets another one.
+    fn mark_stray(&mut self, rotation: &Rotation, now: UnixMillis) -> Result<(), LogError> {
+        if let Some(current) = self.current_of(rotation.generation) {
+            let at =
+                current.key(rotation.from)..Key(current.key(rotation.from).0.saturating_add(1));
+            let names = self.log.segment_names(at, 1)?;
+            if names.iter().any(|(name, _)| *name == rotation.name) {
+                return Ok(());
+            }
+        }
+        let mut writes = Vec::new();
+        self.mark(&mut writes, rotation.name.clone(), now.saturating_add_ms(self.bounds.grace_ms));
+        self.commit(writes)
     }
 
     /// Gives an upload up; the next one is made after a pause.

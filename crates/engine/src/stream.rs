@@ -74,6 +74,8 @@ pub struct Bounds {
     pub segment_appends: u64,
     /// Hot bytes that a fork copies at most.
     pub fork_copy_bytes_max: u64,
+    /// Cold bytes that the engine asks to see at a time.
+    pub lend_bytes: u64,
     /// How long an object stays after nothing references it: longer than any read that was told
     /// of it before.
     pub grace_ms: u64,
@@ -86,6 +88,7 @@ impl Default for Bounds {
             segment_bytes: limits::SEGMENT_BYTES,
             segment_appends: limits::SEGMENT_APPENDS,
             fork_copy_bytes_max: limits::FORK_COPY_BYTES_MAX,
+            lend_bytes: limits::ROW_BYTES_MAX,
             grace_ms: limits::SEGMENT_GRACE_MS,
         }
     }

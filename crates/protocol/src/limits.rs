@@ -126,8 +126,9 @@ const _: () = assert!(
 /// nothing per append, small enough to be held in memory while it is uploaded.
 pub const SEGMENT_BYTES: u64 = 8 * MIB;
 
-/// Largest segment that an operator may ask for.
-pub const SEGMENT_BYTES_CEILING: u64 = 32 * MIB;
+/// Largest segment that an operator may ask for. While it is uploaded, up to twice as much is held
+/// in memory: what was appended since the last one comes along.
+pub const SEGMENT_BYTES_CEILING: u64 = 16 * MIB;
 
 /// Hot appends from which on they are moved to a segment. Bounds the rows that one transaction
 /// deletes, and the list of append ends in a segment's row.

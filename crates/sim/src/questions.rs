@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use engine::cold::Locator;
-use engine::fork::{ForkError, ForkRequest, Lent};
+use engine::fork::{ForkError, ForkRequest, Lent, Loan};
 use engine::offsets::OffsetError;
 use engine::read::ReadError;
 use engine::{Missing, Stream};
@@ -32,7 +32,7 @@ enum Wanted {
     /// The byte before the offset, and whether the offset is a boundary.
     Boundary(Locator, bool),
     /// Where the messages lie that the sub-offset counts.
-    Messages(Generation, Range<Position>, Vec<Locator>),
+    Messages(Generation, Loan, Vec<Locator>),
 }
 
 impl World {
@@ -112,11 +112,11 @@ impl World {
             |stream: &mut Stream<ObjectLog>, now: UnixMillis| stream.reference(request, lent, now);
         let ran = self.call(to, "reference", verb)?;
         self.objects[to].reconcile(ran.now, ran.faulted)?;
-        if let Some(Err(ForkError::Lend(range))) = &ran.reply {
-            let range = range.clone();
-            self.judge_lend(to, request, &range)?;
+        if let Some(Err(ForkError::Lend(loan))) = &ran.reply {
+            let loan = loan.clone();
+            self.judge_lend(to, request, &loan.range)?;
             if !ran.lost {
-                self.borrow(message, request, range)?;
+                self.borrow(message, request, loan)?;
                 return Ok(None);
             }
         } else {
@@ -141,14 +141,9 @@ impl World {
     }
 
     /// Finds out where the bytes lie that the engine wants to see.
-    fn borrow(
-        &mut self,
-        message: &Message,
-        request: &ForkRequest,
-        range: Range<Position>,
-    ) -> Check {
+    fn borrow(&mut self, message: &Message, request: &ForkRequest, loan: Loan) -> Check {
         let to = message.to;
-        let pieces = range.clone();
+        let pieces = loan.range.clone();
         let ran = self.call_with(to, "pieces", Injection::default(), |stream, _| {
             Some((stream.generation()?, stream.pieces(pieces).ok()?))
         })?;
@@ -160,7 +155,7 @@ impl World {
             message: message.clone(),
             request: request.clone(),
             instance: self.objects[to].instance,
-            wanted: Wanted::Messages(generation, range, pieces),
+            wanted: Wanted::Messages(generation, loan, pieces),
         });
         Ok(())
     }
@@ -197,7 +192,7 @@ impl World {
                 }
                 self.refer(message, request, None)
             }
-            Wanted::Messages(generation, range, pieces) => {
+            Wanted::Messages(generation, Loan { range, missing }, pieces) => {
                 let mut bytes = Vec::new();
                 for piece in &pieces {
                     match self.fetch_for_object(piece)? {
@@ -207,7 +202,7 @@ impl World {
                 }
                 let length = range.end.0 - range.start.0;
                 ensure!(bytes.len() as u64 == length, Shared, "{range:?} in {pieces:?}");
-                let lent = Lent { generation, from: range.start, bytes };
+                let lent = Lent { generation, from: range.start, missing, bytes };
                 self.refer(message, request, Some(&lent))
             }
         }

@@ -162,6 +162,7 @@ impl Profile {
             // Long streams of tiny segments make every audit expensive.
             segment_bytes: if long { segment_bytes * 64 } else { segment_bytes },
             segment_appends: rng.pick(&[3, 10, 1 << 40]) * if long { 64 } else { 1 },
+            lend_bytes: if rng.chance(50) { 1 << 20 } else { 1 + rng.below(40) },
             fork_copy_bytes_max: rng.pick(&[10, 200, 1 << 40, 1 << 40]),
             grace_ms: rng.pick(&[0, 1_000, 60_000]),
         }

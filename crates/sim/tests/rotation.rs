@@ -13,7 +13,7 @@ use std::rc::Rc;
 use engine::append::Append;
 use engine::create::Create;
 use engine::duties::Busy;
-use engine::fork::{Begun, Copied, ForkError, ForkRequest, ForkWish, Lent};
+use engine::fork::{Begun, Copied, ForkError, ForkRequest, ForkWish, Lent, Loan};
 use engine::life::Phase;
 use engine::log::{Duty, Key, Log};
 use engine::rotate::{Rotation, Upload};
@@ -108,15 +108,16 @@ fn question(offset: OffsetParam) -> ForkRequest {
     }
 }
 
-fn lent(source: &Rig, range: &Range<Position>, bytes: &[u8]) -> Lent {
+fn lent(source: &Rig, loan: &Loan, bytes: &[u8]) -> Lent {
     let generation = source.stream.generation().unwrap();
+    let Loan { range, missing } = loan.clone();
     let bytes = bytes[range.start.0 as usize..range.end.0 as usize].to_vec();
-    Lent { generation, from: range.start, bytes }
+    Lent { generation, from: range.start, missing, bytes }
 }
 
-fn lend_range(reply: Result<engine::fork::ForkGrant, ForkError>) -> Range<Position> {
+fn lend_range(reply: Result<engine::fork::ForkGrant, ForkError>) -> Loan {
     match reply {
-        Err(ForkError::Lend(range)) => range,
+        Err(ForkError::Lend(loan)) => loan,
         reply => panic!("{reply:?}"),
     }
 }
@@ -130,7 +131,7 @@ fn what_becomes_cold_while_bytes_are_lent_is_asked_for() {
     let question = question(OffsetParam::Start);
     let all = b"1,\n2,\n3,\n4,\n";
     let range = lend_range(source.stream.reference(&question, None, NOW));
-    assert_eq!(range, Position(0)..Position(6));
+    assert_eq!(range.range, Position(0)..Position(6));
     let short = lent(&source, &range, all);
     source.rotate();
     let range = lend_range(source.stream.reference(&question, Some(&short), NOW));

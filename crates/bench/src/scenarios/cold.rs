@@ -63,7 +63,7 @@ pub(super) fn read(bench: &Bench, name: &str) -> Result<Vec<Outcome>> {
 pub(super) fn rotate(bench: &Bench, name: &str) -> Result<Vec<Outcome>> {
     const CONNECTIONS: usize = 16;
     let often = bench.host_with("often", &["SEGMENT_APPENDS=2048"])?;
-    let never = bench.host_with("never", &["SEGMENT_APPENDS=65536", "SEGMENT_BYTES=33554432"])?;
+    let never = bench.host_with("never", &["SEGMENT_APPENDS=65536", "SEGMENT_BYTES=16777216"])?;
     let append = |host: &Host, round: u32| {
         let path = create(host, &format!("{name}-{round}"), BINARY)?;
         let bytes = request("POST", &path, BINARY, &SMALL_BODY);

@@ -44,7 +44,7 @@ pub(super) fn appends(
     (connections, appends): (usize, u64),
     dollars_max: f64,
 ) -> Result<Vec<Outcome>> {
-    let host = bench.host_with("hot", &["SEGMENT_APPENDS=65536", "SEGMENT_BYTES=33554432"])?;
+    let host = bench.host_with("hot", &["SEGMENT_APPENDS=65536", "SEGMENT_BYTES=16777216"])?;
     let known = databases(host.state())?;
     let path = create(&host, name, BINARY)?;
     let database = databases(host.state())?

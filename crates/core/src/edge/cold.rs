@@ -21,6 +21,10 @@ pub(crate) async fn complete(
         Ok(bytes) => fill(&response, &page, bytes),
         // The stream may have ended since it was asked. Then it says so now.
         Err(ColdError::Missing(name)) => {
+            if page.live {
+                // By now it might have to wait; the client asks again.
+                return Err(ColdError::Unavailable.into());
+            }
             let response = ask_again(&page, env).await?;
             if response.status() != COLD_STATUS {
                 return Ok(response);
@@ -54,10 +58,14 @@ fn fill(
     page: &ColdPage,
     bytes: crate::object::JsBytes,
 ) -> Result<web_sys::Response, Failure> {
+    let failed = |error: JsValue| internal("answering with cold bytes", &error);
+    let headers = web_sys::Headers::new_with_headers(&response.headers()).map_err(failed)?;
+    // That of the message.
+    headers.delete("content-length").map_err(failed)?;
     let init = web_sys::ResponseInit::new();
     init.set_status(200);
-    init.set_headers(&response.headers());
+    init.set_headers(&headers);
     let bytes = dressed(bytes, page.json);
     web_sys::Response::new_with_opt_buffer_source_and_init(Some(bytes.array()), &init)
-        .map_err(|error| internal("answering with cold bytes", &error))
+        .map_err(failed)
 }

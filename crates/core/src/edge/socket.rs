@@ -6,8 +6,9 @@
 
 use engine::cold::Locator;
 use engine::log::Blob;
-use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedReceiver, unbounded};
+use futures::future::LocalBoxFuture;
+use futures::{FutureExt, StreamExt};
 use protocol::content_type::ContentType;
 use protocol::headers::name;
 use protocol::limits::LIVE_CREDIT_BYTES;
@@ -18,8 +19,9 @@ use wasm_bindgen::{JsCast, JsValue};
 use worker::{Env, Response, WebSocket};
 
 use super::forward;
-use crate::cold::{self, ColdRange};
+use crate::cold::{self, ColdError, ColdRange};
 use crate::js;
+use crate::object::JsBytes;
 use crate::respond::{Failure, internal};
 
 /// What the object answers to a live read.
@@ -45,7 +47,7 @@ pub(crate) struct Socket {
     socket: WebSocket,
     arrivals: UnboundedReceiver<Arrival>,
     /// A frame that has arrived and whose bytes are being fetched.
-    cold: Option<(FrameHead, Locator)>,
+    cold: Option<(FrameHead, LocalBoxFuture<'static, Result<JsBytes, ColdError>>)>,
     env: Env,
     _listeners: Listeners,
     /// Up to where the object may send: at first, one window past where the reader began.
@@ -150,7 +152,7 @@ fn frame_of(bytes: &[u8]) -> Arrival {
 
 impl Socket {
     /// The next arrival; after [`Arrival::Ended`] there is none. May be dropped and called again
-    /// at any time.
+    /// at any time: what is being fetched goes on.
     pub(crate) async fn next(&mut self) -> Arrival {
         if self.cold.is_none() {
             let arrival = self.arrivals.next().await.unwrap_or(Arrival::Ended);
@@ -162,15 +164,20 @@ impl Socket {
                 return Arrival::Frame(head, payload);
             }
             match serde_json::from_slice::<ColdRange>(&payload) {
-                Ok(range) => self.cold = Some((head, range.into())),
+                Ok(range) => {
+                    let (locator, env) = (Locator::from(range), self.env.clone());
+                    let fetch = async move { cold::fetch(&locator, &env).await };
+                    self.cold = Some((head, fetch.boxed_local()));
+                }
                 Err(error) => {
                     internal("reading a cold frame", &JsValue::from_str(&error.to_string()));
                     return Arrival::Ended;
                 }
             }
         }
-        let Some((head, locator)) = self.cold.clone() else { return Arrival::Ended };
-        let fetched = cold::fetch(&locator, &self.env).await;
+        let Some((head, fetch)) = &mut self.cold else { return Arrival::Ended };
+        let head = *head;
+        let fetched = fetch.await;
         self.cold = None;
         match fetched {
             Ok(bytes) => Arrival::Frame(head, bytes.to_vec()),

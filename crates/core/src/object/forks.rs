@@ -5,16 +5,16 @@
 //! unknown reference is released like a known one.
 
 use std::cell::{Cell, RefCell};
-use std::ops::Range;
 use std::rc::Rc;
 
 use engine::create::{Create, CreateError, Created};
-use engine::fork::{Begun, CopyRequest, ForkError, ForkGrant, ForkRequest, ForkWish, Lent};
+use engine::fork::{Begun, CopyRequest, ForkError, ForkGrant, ForkRequest, ForkWish, Lent, Loan};
 use engine::log::{Blob, ForkId, Release};
 use futures::channel::oneshot;
 use js_sys::Uint8Array;
 use protocol::content_type::ContentType;
 use protocol::error::ErrorCode;
+use protocol::limits::{FORK_SUB_OFFSET_BYTES_MAX, ROW_BYTES_MAX};
 use protocol::offset::{Generation, OffsetParam, Position};
 use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::JsFuture;
@@ -32,8 +32,9 @@ use wire::{
     encode_copied, grant_of, granted, offset_text, refusal_of,
 };
 
-/// How often a source judges one question: with cold bytes at hand, and after uploads.
-const REFERENCES_MAX: u32 = 4;
+/// How often a source judges one question: after uploads, and with cold bytes at hand, a megabyte
+/// each time.
+const REFERENCES_MAX: u64 = 4 + FORK_SUB_OFFSET_BYTES_MAX / ROW_BYTES_MAX;
 
 /// How often a fork asks anew because its generation was too low.
 const RAISES_MAX: u32 = 3;
@@ -307,8 +308,10 @@ impl Inner {
                 (outcome, stream.generation())
             })?;
             match (&outcome, life) {
-                (Err(ForkError::Lend(range)), Some(life)) => {
-                    match self.lend(range.clone(), life).await? {
+                (Err(ForkError::Lend(loan)), Some(life)) => {
+                    // What was lent before has been counted.
+                    drop(lent.take());
+                    match self.lend(loan.clone(), life).await? {
                         Ok(bytes) => lent = Some(bytes),
                         Err(error) => return unread(error),
                     }
@@ -328,7 +331,7 @@ impl Inner {
     /// Cold bytes of a life for the engine to look at.
     async fn lend(
         &self,
-        range: Range<Position>,
+        Loan { range, missing }: Loan,
         generation: Generation,
     ) -> Result<Result<Lent, ColdError>, Failure> {
         let from = range.start;
@@ -339,7 +342,7 @@ impl Inner {
                 Err(error) => return Ok(Err(error)),
             }
         }
-        Ok(Ok(Lent { generation, from, bytes }))
+        Ok(Ok(Lent { generation, from, missing, bytes }))
     }
 
     fn answer_copy(&self, query: &str) -> Result<Answer, Failure> {

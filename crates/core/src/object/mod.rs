@@ -26,7 +26,7 @@ use engine::log::sql::SqlLog;
 use engine::{Bounds, Stream};
 use js_sys::Promise;
 use protocol::error::{ApiError, ErrorCode};
-use protocol::limits::{FORK_COPY_BYTES_MAX, Limits};
+use protocol::limits::{FORK_COPY_BYTES_MAX, Limits, ROW_BYTES_MAX};
 use wasm_bindgen::JsCast;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::future_to_promise;
@@ -127,6 +127,10 @@ impl StreamObject {
         future_to_promise(async move {
             let answer = inner.answer(&call).await;
             inner.take_up();
+            if call.request.method() == "PUT" {
+                // A stream may be large, or closed, from the start.
+                inner.rotate_if_due();
+            }
             let response = match answer {
                 Ok(Answer::Reply(reply)) => reply.into_response()?,
                 Ok(Answer::Socket(response)) => response.into(),
@@ -304,6 +308,7 @@ fn bounds_of(limits: &Limits) -> Bounds {
         segment_bytes: limits.segment_bytes,
         segment_appends: limits.segment_appends,
         fork_copy_bytes_max: FORK_COPY_BYTES_MAX,
+        lend_bytes: ROW_BYTES_MAX,
         grace_ms: limits.segment_grace_ms,
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use engine::log::{LogError, Marker};
 use engine::rotate::{Collected, Rotation, Sealed, Upload};
 use engine::segments::{Outcome, Segments};
+use futures::future::{Either, select};
 use worker::Delay;
 
 use super::{Inner, JsBytes};
@@ -22,12 +23,14 @@ use crate::store::store;
 /// How often a fork waits for an upload that makes its source cooler.
 const UPLOADS_AWAITED: u32 = 100;
 
+/// Longest time that a put may take.
+const UPLOAD_TIMEOUT_MS: u64 = 60_000;
+
 /// Whether an upload of this instance is under way.
 #[derive(Default)]
 pub(crate) struct Uploading(Rc<Cell<bool>>);
 
-/// The right to upload: one at a time. It ends when it is dropped, also with a task that the
-/// platform has dropped.
+/// The right to upload: one at a time. It ends when it is dropped.
 struct Turn(Rc<Cell<bool>>);
 
 impl Uploading {
@@ -113,7 +116,13 @@ impl Inner {
         let parts = std::mem::take(&mut sealed.parts);
         let stored = sealed.stored();
         let outcome = match store(&self.env) {
-            Ok(store) => store.put(&rotation.name, parts, stored).await,
+            Ok(store) => {
+                let put = Box::pin(store.put(&rotation.name, parts, stored));
+                match select(put, Delay::from(self.upload_timeout()?)).await {
+                    Either::Left((outcome, _)) => outcome,
+                    Either::Right(_) => Outcome::Unknown("it took too long".into()),
+                }
+            }
             Err(error) => Outcome::Failed(error.to_string()),
         };
         let upload = match &outcome {
@@ -128,6 +137,13 @@ impl Inner {
         Ok(false)
     }
 
+    /// How long a put may take: well below the grace of uploads whose outcome is unknown, which is
+    /// ten times the grace of segments.
+    fn upload_timeout(&self) -> Result<Duration, Failure> {
+        let grace_ms = self.config()?.limits.segment_grace_ms;
+        Ok(Duration::from_millis(grace_ms.saturating_mul(5).min(UPLOAD_TIMEOUT_MS)))
+    }
+
     fn published(
         &self,
         rotation: &Rotation,
@@ -136,13 +152,13 @@ impl Inner {
     ) -> Result<bool, Failure> {
         let published =
             self.with_stream(|stream| stream.publish(rotation, sealed, js::now()))??;
+        let what = if published { "rotated" } else { "upload_given_up" };
         let details = [
             ("segment", rotation.name.clone().into()),
-            ("published", published.into()),
             ("ms", js::now().saturating_since_ms(began).into()),
         ];
         let bytes = rotation.to.0.saturating_sub(rotation.from.0);
-        event(&self.env, (Level::Info, "rotated"), &self.name()?, bytes, &details);
+        event(&self.env, (Level::Info, what), &self.name()?, bytes, &details);
         Ok(published)
     }
 

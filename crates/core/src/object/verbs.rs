@@ -91,7 +91,7 @@ impl Inner {
         let reply = page_reply(200, &page, &content_type);
         if query.offset == OffsetParam::Now {
             let reply = reply.header(name::CACHE_CONTROL, NO_STORE);
-            return Ok(self.filled(reply, page.content, &content_type, call)?.into());
+            return Ok(self.filled(reply, page.content, &content_type, (call, query))?.into());
         }
         let etag = etag_of(&page);
         // A page may be kept if its URL names the generation and nothing ends its life early.
@@ -104,7 +104,7 @@ impl Inner {
             return Ok(reply.header(name::ETAG, etag).header(name::CACHE_CONTROL, cache).into());
         }
         let reply = reply.header(name::ETAG, etag).header(name::CACHE_CONTROL, cache);
-        Ok(self.filled(reply, page.content, &content_type, call)?.into())
+        Ok(self.filled(reply, page.content, &content_type, (call, query))?.into())
     }
 
     /// The reply with the page's bytes, or with where they are: then the edge puts them in.
@@ -113,7 +113,7 @@ impl Inner {
         reply: Reply,
         content: Content<JsBytes>,
         content_type: &ContentType,
-        call: &Call,
+        (call, query): (&Call, &ReadQuery),
     ) -> Result<Reply, Failure> {
         match content {
             Content::Hot(bytes) => Ok(reply.body(Body::Bytes(bytes))),
@@ -121,6 +121,7 @@ impl Inner {
                 let page = ColdPage {
                     range: locator.into(),
                     json: content_type.is_json(),
+                    live: query.mode != Mode::CatchUp,
                     url: call.url.clone(),
                     object: self.name()?,
                 };
@@ -160,7 +161,7 @@ impl Inner {
             return Ok(reply.into());
         }
         let reply = reply.header(name::ETAG, etag_of(&page));
-        Ok(self.filled(reply, page.content, &content_type, call)?.into())
+        Ok(self.filled(reply, page.content, &content_type, (call, query))?.into())
     }
 
     fn read_page(&self, query: &ReadQuery) -> Result<(Page<JsBytes>, ContentType), Failure> {

@@ -223,6 +223,15 @@ impl<L: Log> Stream<L> {
             // What was granted is only in memory, and that no longer matches the log.
             return Err(LogError::Failed("a commit failed while the fork was made".into()).into());
         }
+        let complete = |current: &Current| {
+            let origin = current.life.origin.as_ref();
+            let granted = origin.filter(|origin| origin.source_generation > Generation(0));
+            granted.is_some_and(|origin| origin.at == current.tail)
+        };
+        if !self.current.as_ref().is_some_and(complete) {
+            // Memory was loaded again meanwhile, and what was granted was only there.
+            return Err(LogError::Failed("the grant of the fork is lost".into()).into());
+        }
         let Some(mut current) = self.current.take() else { return Err(CreateError::Busy) };
         current.life.phase = Phase::Live;
         current.life.touched = now;

@@ -5,7 +5,7 @@ use protocol::limits::{FORK_DEPTH_MAX, FORK_SUB_OFFSET_BYTES_MAX, ROW_BYTES_MAX}
 use protocol::offset::{Generation, OffsetParam, Position};
 use protocol::time::UnixMillis;
 
-use super::{Copied, CopyPage, CopyRequest, ForkError, ForkGrant, ForkRequest, Lent};
+use super::{Copied, CopyPage, CopyRequest, ForkError, ForkGrant, ForkRequest, Lent, Loan};
 use crate::delete::Source;
 use crate::life::{Inherited, Phase};
 use crate::load::{KEY_END, decode};
@@ -178,21 +178,19 @@ impl<L: Log> Stream<L> {
     ) -> Result<Option<Position>, ForkError> {
         let limit = anchor.0.saturating_add(FORK_SUB_OFFSET_BYTES_MAX).min(current.tail.0);
         let (mut from, mut missing) = (anchor.0, count);
-        if anchor < current.cold {
-            let cold = anchor..current.cold.min(Position(limit));
-            let asked = (current.life.generation, cold.start);
-            let lent = lent.filter(|lent| (lent.generation, lent.from) == asked);
-            let Some(lent) = lent else { return Err(ForkError::Lend(cold)) };
-            if let Some(end) = nth_message_end(&lent.bytes, missing) {
-                return Ok(Some(Position(from.saturating_add(end as u64))));
-            }
-            if from.saturating_add(lent.bytes.len() as u64) < cold.end.0 {
-                // More has become cold meanwhile.
-                return Err(ForkError::Lend(cold));
+        let generation = current.life.generation;
+        if let Some(lent) = lent.filter(|lent| lent.generation == generation) {
+            if let Some(end) = nth_message_end(&lent.bytes, lent.missing) {
+                return Ok(Some(Position(lent.from.0.saturating_add(end as u64))));
             }
             let seen = lent.bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
-            missing = missing.saturating_sub(seen);
-            from = cold.end.0;
+            missing = lent.missing.saturating_sub(seen);
+            from = lent.from.0.saturating_add(lent.bytes.len() as u64);
+        }
+        let cold = current.cold.0.min(limit);
+        if from < cold {
+            let to = from.saturating_add(self.bounds.lend_bytes).min(cold);
+            return Err(ForkError::Lend(Loan { range: Position(from)..Position(to), missing }));
         }
         while from < limit {
             let to = from.saturating_add(ROW_BYTES_MAX).min(limit);

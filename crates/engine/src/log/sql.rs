@@ -123,8 +123,18 @@ const BOTH: &str = "(SELECT start, head, bytes FROM sealed UNION ALL \
 /// The part of each extent that lies in `[?1, ?2)`, in order.
 const PARTS: &str = "SELECT CASE WHEN start < ?1 OR start + length(bytes) > ?2 \
      THEN substr(bytes, max(?1 - start, 0) + 1, min(start + length(bytes), ?2) - max(start, ?1)) \
-     ELSE bytes END AS part FROM {extents} WHERE start < ?2 AND start >= \
-     coalesce((SELECT max(start) FROM {extents} WHERE start <= ?1), ?1) ORDER BY start";
+     ELSE bytes END AS part FROM {rows} ORDER BY start";
+
+/// The rows of `extents` that a range touches.
+const ROWS: &str = "extents WHERE start < ?2 AND start >= \
+     coalesce((SELECT max(start) FROM extents WHERE start <= ?1), ?1)";
+
+/// The same of both tables. The bounds stand in each arm: SQLite does not push them into a
+/// compound, and would read every row before the range.
+const ROWS_OF_BOTH: &str = "(SELECT start, bytes FROM sealed WHERE start < ?2 AND start >= {low} \
+     UNION ALL SELECT start, bytes FROM extents WHERE start < ?2 AND start >= {low})";
+const LOW_OF_BOTH: &str = "coalesce((SELECT max(start) FROM extents WHERE start <= ?1), \
+     (SELECT max(start) FROM sealed WHERE start <= ?1), ?1)";
 
 const READ_RAW: &str = "SELECT CAST(group_concat(part, '') AS BLOB) FROM (";
 const READ_JSON: &str = "SELECT CAST('[' || CAST(substr(whole, 1, length(whole) - 2) AS TEXT) \
@@ -159,8 +169,9 @@ struct Statements {
 }
 
 impl Statements {
-    fn from(table: &str) -> Self {
-        let parts = PARTS.replace("{extents}", table);
+    /// Statements on `table`, of which `rows` are those that a range touches.
+    fn on(table: &str, rows: &str) -> Self {
+        let parts = PARTS.replace("{rows}", rows);
         let columns = "SELECT start, length(bytes), head FROM";
         Self {
             extents: format!(
@@ -191,7 +202,10 @@ impl<D: Database> SqlLog<D> {
         Ok(Self {
             ready: has("duties"),
             sealed: has("sealed"),
-            statements: [Statements::from("extents"), Statements::from(BOTH)],
+            statements: [
+                Statements::on("extents", ROWS),
+                Statements::on(BOTH, &ROWS_OF_BOTH.replace("{low}", LOW_OF_BOTH)),
+            ],
             database,
         })
     }
