@@ -121,7 +121,7 @@ export function logged(host, event) {
 /** Segments that a stream has made, the oldest first, as the host's log tells. */
 export function segmentsOf(host, url) {
   const object = new URL(url).pathname.replace(/^\/v1\/([^/]+)\/stream\//, "$1/");
-  const own = ({ segment, published }) => published && segment.startsWith(`${object}//`);
+  const own = ({ segment }) => segment.startsWith(`${object}//`);
   return logged(host, "rotated").filter(own).map(({ segment, number: bytes }) => {
     const [, generation, from] = /\/\/(\d+)\/(\d+)\.\d+$/.exec(segment);
     return {

@@ -53,9 +53,10 @@ pub(crate) struct ColdPage {
     pub(crate) range: ColdRange,
     /// Whether the body is to be a JSON array.
     pub(crate) json: bool,
-    /// Whether a live read is answered, which cannot be asked again.
+    /// Whether a live read is answered.
     pub(crate) live: bool,
-    /// What was asked, to ask again when the object in the store is gone: URL and object name.
+    /// What to ask again when the object in the store is gone, as a catch-up read: URL and object
+    /// name.
     pub(crate) url: String,
     pub(crate) object: String,
 }

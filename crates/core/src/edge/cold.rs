@@ -21,11 +21,11 @@ pub(crate) async fn complete(
         Ok(bytes) => fill(&response, &page, bytes),
         // The stream may have ended since it was asked. Then it says so now.
         Err(ColdError::Missing(name)) => {
-            if page.live {
-                // By now it might have to wait; the client asks again.
+            let response = ask_again(&page, env).await?;
+            if page.live && response.status() == 200 {
+                // Asked as a live read it might have to wait by now: the client asks again.
                 return Err(ColdError::Unavailable.into());
             }
-            let response = ask_again(&page, env).await?;
             if response.status() != COLD_STATUS {
                 return Ok(response);
             }

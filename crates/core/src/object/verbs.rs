@@ -122,7 +122,7 @@ impl Inner {
                     range: locator.into(),
                     json: content_type.is_json(),
                     live: query.mode != Mode::CatchUp,
-                    url: call.url.clone(),
+                    url: catch_up_url(&call.url, query.offset),
                     object: self.name()?,
                 };
                 let text = serde_json::to_string(&page).unwrap_or_default();
@@ -200,4 +200,14 @@ fn created_reply(created: &Created, call: &Call) -> Reply {
     }
     let (origin, path, _) = split_url(&call.url);
     reply.header(name::LOCATION, format!("{origin}{path}"))
+}
+
+/// A catch-up read of the same stream at the same offset.
+fn catch_up_url(url: &str, offset: OffsetParam) -> String {
+    let (origin, path, _) = split_url(url);
+    match offset {
+        OffsetParam::At(offset) => format!("{origin}{path}?offset={offset}"),
+        OffsetParam::Start => format!("{origin}{path}?offset=-1"),
+        OffsetParam::Now => format!("{origin}{path}?offset=now"),
+    }
 }
