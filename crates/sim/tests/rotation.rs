@@ -278,3 +278,39 @@ fn a_fork_shares_what_became_a_segment_while_it_copied() {
     assert_eq!(fork.disk.extents(KEYS, 9).unwrap()[0].key, rows[1].end());
     assert_eq!(fork.stream.quota().0, ROW_BYTES_MAX);
 }
+
+#[test]
+fn an_object_that_lands_after_it_was_given_up_is_marked_again() {
+    let mut source = rig("text/plain");
+    source.append(b"x", None);
+    let (rotation, sealed) = source.seal();
+    source.stream.delete(NOW).unwrap();
+    let first = source.disk.markers(9).unwrap();
+    source.stream.swept(&first, true, NOW).unwrap();
+    assert_eq!(source.disk.markers(9).unwrap(), []);
+    assert_eq!(source.stream.publish(&rotation, sealed, NOW), Ok(false));
+    assert_eq!(source.disk.markers(9).unwrap()[0].name, rotation.name);
+    source.assert_duties();
+}
+
+#[test]
+fn a_fork_whose_grant_was_lost_is_not_finished() {
+    let mut source = rig("text/plain");
+    source.append(b"abc", None);
+    let (disk, faults) = (Disk::memory(), Rc::new(Faults::default()));
+    let open = || Stream::open(Faulty::new(disk.clone(), Rc::clone(&faults))).unwrap();
+    let mut fork = open();
+    let wish = ForkWish { source: "_default/source".into(), offset: None, sub_offset: 0 };
+    let request = create("text/plain", Some(wish.clone()));
+    let later = UnixMillis(NOW.0 + 1);
+    let begun = fork.begin_fork(&request, &wish, "_default/fork", later);
+    let Ok(Begun::Intent(question)) = begun else { panic!("{begun:?}") };
+    let grant = source.stream.reference(&question, None, NOW).unwrap();
+    fork.fork_granted(&request, &grant).unwrap();
+    // Memory is loaded again while the source is asked; the answer brings nothing.
+    let mut fork = open();
+    fork.fork_received(Copied::Restart).unwrap();
+    assert_eq!(fork.fork_missing(), None);
+    assert!(fork.finish_fork(&request, later).is_err());
+    assert!(fork.is_forking());
+}
