@@ -57,12 +57,12 @@ mod tests {
 
     #[test]
     fn cuts_bytes() {
-        let ranges = |len, max| slices(len, max).collect::<Vec<_>>();
-        assert_eq!(ranges(0, 4), []);
-        assert_eq!(ranges(4, 4), [0..4]);
-        assert_eq!(ranges(9, 4), [0..4, 4..8, 8..9]);
-        assert_eq!(ranges(2, 0), [0..1, 1..2]);
-        assert_eq!(ranges(3, usize::MAX), std::iter::once(0..3).collect::<Vec<_>>());
+        let ends = |len, max| slices(len, max).map(|range| range.end).collect::<Vec<_>>();
+        assert!(ends(0, 4).is_empty());
+        assert_eq!(ends(4, 4), [4]);
+        assert_eq!(ends(9, 4), [4, 8, 9]);
+        assert_eq!(ends(2, 0), [1, 2]);
+        assert_eq!(ends(3, usize::MAX), [3]);
     }
 
     proptest! {
