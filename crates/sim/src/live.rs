@@ -68,6 +68,19 @@ impl World {
         object.stream.is_some() && held.all(|wire| wire.may_sleep(tail, closed))
     }
 
+    /// An object with readers sleeps, if it may; where instances never end, none does.
+    fn evict_one(&mut self) -> Check {
+        let count = self.objects.len();
+        let any = self.rng.index(count);
+        let order = (0..count).map(|step| (any + step) % count);
+        let sleeps = |at: &usize| !self.objects[*at].sockets.is_empty() && self.may_sleep(*at);
+        let at = order.into_iter().find(sleeps).filter(|_| self.profile.crashes());
+        at.map_or(Ok(()), |at| {
+            self.note(format!("{} sleeps", self.objects[at].name));
+            self.lose_instance(at)
+        })
+    }
+
     /// The machine of an object is gone, and every socket with it.
     pub(crate) fn break_sockets(&mut self, at: usize) {
         for socket in std::mem::take(&mut self.objects[at].sockets) {
@@ -235,7 +248,7 @@ impl World {
             if self.clients.len() >= self.profile.live.clients_max {
                 break;
             }
-            let begins = if self.rng.chance(60) {
+            let begins = if self.rng.chance(75) {
                 self.rng.pick(&[OffsetParam::Start, OffsetParam::Now])
             } else {
                 begins
@@ -267,7 +280,11 @@ impl World {
         if self.clients.is_empty() {
             return Ok(());
         }
-        let index = self.rng.index(self.clients.len());
+        // One that has much to lose.
+        let count = self.clients.len();
+        let drawn = [0; 3].map(|_| self.rng.index(count));
+        let queue = |at: &usize| self.clients[*at].on_its_way();
+        let index = drawn.into_iter().max_by_key(queue).unwrap_or(0);
         let fate = self.rng.below(6);
         let client = &mut self.clients[index];
         let edge = client.edge.as_mut();
@@ -286,13 +303,14 @@ impl World {
             }
             // The socket between edge and object breaks; or first loses a frame.
             _ => {
+                let knows = edge.as_ref().is_some_and(|edge| edge.follower.next().is_some());
                 let socket = edge.and_then(|edge| edge.socket.as_ref());
                 if let Some(socket) = socket {
                     let mut wire = socket.wire.borrow_mut();
                     let ended = wire.ended.is_some() || wire.edge != EdgeEnd::Open;
                     if !ended {
                         let length = wire.down.len();
-                        if length > 1 && self.rng.chance(50) {
+                        if knows && length > 1 && self.rng.chance(50) {
                             wire.down.remove(self.rng.index(length - 1));
                         }
                         let arriving = self.rng.index(wire.down.len() + 1);

@@ -60,7 +60,7 @@ pub struct LiveProfile {
     pub chunk: u64,
     /// Bytes granted and not consumed.
     pub window: u64,
-    /// Percent of clients' steps in which something breaks.
+    /// Percent of their actions in which something breaks.
     pub fault_percent: u64,
 }
 
@@ -133,7 +133,7 @@ impl Action {
 }
 
 const TYPICAL: [u32; Action::ALL.len()] =
-    [12, 60, 1, 6, 3, 20, 14, 12, 8, 6, 60, 2, 150, 6, 12, 12, 2, 40, 60];
+    [12, 60, 1, 6, 3, 20, 14, 12, 12, 4, 60, 2, 150, 6, 12, 12, 2, 60, 60];
 
 impl Profile {
     /// Draws a profile.
@@ -169,6 +169,11 @@ impl Profile {
         }
         let kinds = [None, Some(Kind::Json), Some(Kind::Text), Some(Kind::Binary)];
         let kind = if large && rng.chance(50) { Some(Kind::Json) } else { rng.pick(&kinds) };
+        let live = Self::draw_live(rng, large);
+        if live.clients_max == 0 {
+            // Positions as above: attach 8, leave 9, turn 17, live 18.
+            (weights[8], weights[9], weights[17], weights[18]) = (0, 0, 0, 0);
+        }
         Self {
             paths: rng.pick(&[1, 2, 3, 3, 4, 5]),
             weights,
@@ -180,8 +185,14 @@ impl Profile {
             bounds: Self::draw_bounds(rng, large || weights[2] > 0),
             rotates: rng.chance(80),
             store_fault_percent: rng.pick(&[0, 10, 40]),
-            live: Self::draw_live(rng, large),
+            live,
         }
+    }
+
+    /// Whether instances end by themselves.
+    #[must_use]
+    pub fn crashes(&self) -> bool {
+        self.weights[13] > 0
     }
 
     fn draw_live(rng: &mut Rng, large: bool) -> LiveProfile {
@@ -195,12 +206,12 @@ impl Profile {
         LiveProfile {
             clients_max,
             crowd,
-            readers_max: rng.pick(&[3, 1_000, 1_000, 1_000]),
-            waiters_max: rng.pick(&[1, 1_000, 1_000]),
+            readers_max: if rng.chance(15) { 3 } else { 1_000 },
+            waiters_max: if rng.chance(15) { 1 } else { 1_000 },
             turn_readers: rng.pick(&[1, 3, 8, 1_000]),
             chunk: if small { 1 + rng.below(80) } else { 1 << 18 },
             window: if small { 1 + rng.below(200) } else { LIVE_CREDIT_BYTES },
-            fault_percent: rng.pick(&[0, 2, 10]),
+            fault_percent: rng.pick(&[0, 5, 20]),
         }
     }
 

@@ -298,7 +298,7 @@ impl World {
         self.lose_instance(at)
     }
 
-    fn lose_instance(&mut self, at: usize) -> Check {
+    pub(crate) fn lose_instance(&mut self, at: usize) -> Check {
         let lost = self.objects[at].crash();
         ensure!(lost.is_ok(), SpuriousFailure, "{lost:?}");
         // What the instance was waiting for died with it; what it had sent travels on.

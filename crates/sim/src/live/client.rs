@@ -61,6 +61,12 @@ impl Client {
         Ok(count)
     }
 
+    /// Frames on their way to its edge.
+    pub(crate) fn on_its_way(&self) -> usize {
+        let socket = self.edge.as_ref().and_then(|edge| edge.socket.as_ref());
+        socket.map_or(0, |socket| socket.wire.borrow().down.len())
+    }
+
     fn life<'a>(&self, path: &'a ModelPath) -> Check<&'a ModelLife> {
         let life = self.life.and_then(|generation| path.life(generation));
         ensure!(life.is_some(), Delivered, "{self} reads no life");

@@ -18,6 +18,11 @@ impl World {
         // Nobody is refused for others that have gone, and long streams end some time.
         (live.readers_max, live.waiters_max) = (4 * max, 4 * max);
         (live.turn_readers, live.chunk) = (1_000, 1 << 18);
+        // One that sleeps may have readers that catch up.
+        for at in 0..self.objects.len() {
+            let ran = self.call(at, "wake", |_, _| ())?;
+            self.bury_instance(at, &ran)?;
+        }
         for _ in 0..ROUNDS {
             let mut did = self.deliver_all()?;
             for index in (0..self.clients.len()).rev() {

@@ -23,7 +23,13 @@ const KINDS: usize = 5;
 impl World {
     /// Some of what clients, edges and sockets do meanwhile.
     pub(crate) fn live(&mut self) -> Check {
-        let events = 1 + self.rng.index(2 * self.clients.len().min(60));
+        if self.rng.chance(self.profile.live.fault_percent) {
+            self.leave()?;
+        }
+        if self.rng.chance(10) {
+            self.evict_one()?;
+        }
+        let events = 1 + self.rng.index(4 * self.clients.len().min(60));
         for _ in 0..events {
             if self.rng.chance(30) {
                 self.something_arrives()?;
@@ -193,7 +199,7 @@ impl World {
     }
 
     fn read_frame(&mut self, client: &mut Client, frame: &Rc<SentFrame>) -> Check {
-        let slice = self.rng.pick(&[1, 7, 40, 1 << 20]);
+        let slice = if self.calm { 1 << 20 } else { self.rng.pick(&[1, 7, 40, 1 << 20]) };
         let fate = self.rng.below(6);
         let fetched = match &frame.locator {
             None => None,
@@ -215,7 +221,8 @@ impl World {
             }
         };
         let bytes = fetched.as_deref().unwrap_or(payload);
-        match edge.follower.take(&head) {
+        let arrived = edge.follower.take(&head);
+        match arrived {
             Arrived::Gap => edge.hang_up(fate),
             Arrived::Fresh { repeated } => {
                 let repeated = if self.bug == Bug::UntrimmedRepeats { 0 } else { repeated };
@@ -226,7 +233,7 @@ impl World {
                 edge.hold(&head, fresh.unwrap_or_default(), slice);
             }
         }
-        let line = format!("{client} <- {:?}..{:?}", head.from.0, head.to.0);
+        let line = format!("{client} <- {}..{} {arrived:?}", head.from.0, head.to.0);
         self.note(line);
         Ok(())
     }

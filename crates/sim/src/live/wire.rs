@@ -127,10 +127,12 @@ impl Wire {
         }
     }
 
-    /// Whether an instance that has only the note would go on where this one stands.
+    /// Whether an instance that has only the note would leave nothing out: the reader has
+    /// everything, or the note says where it stands and there is something to tell it.
     pub(crate) fn may_sleep(&self, tail: Position, closed: bool) -> bool {
-        let at_tail = self.to == tail && (!closed || self.told_closed);
-        self.greeted && (at_tail || self.note.is_some_and(|note| note.sent.is_some()))
+        let noted = self.note.and_then(|note| note.sent);
+        let has_all = self.greeted && self.to == tail && (!closed || self.told_closed);
+        has_all || noted.is_some_and(|noted| noted < tail)
     }
 
     /// The object's machine is gone, or the connection broke: some of what was on its way arrives.
