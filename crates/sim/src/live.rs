@@ -111,9 +111,10 @@ impl World {
         let canary = Rc::clone(&self.objects[at].live_canary);
         let mut readers = std::mem::replace(&mut self.objects[at].readers, Readers::new(0));
         let mut pages: Vec<Served> = Vec::new();
-        let mut failed = None;
+        let (mut asked, mut failed) = (false, None);
         let ran = self.call(at, "turn", |stream, now| {
             readers.serve(budget, |from| {
+                asked = true;
                 let mut page = stream.page(from, chunk, Dress::Wire, now);
                 if let Ok(first) = &page
                     && canary.skips(from)
@@ -144,7 +145,10 @@ impl World {
         ensure!(sends <= budget.readers, Bounded, "{sends} frames in a turn of {budget:?}");
         self.objects[at].watch.check()?;
         self.objects[at].note_attached();
-        self.objects[at].reconcile(ran.now, ran.faulted)?;
+        // Those who waited may all have left; then the stream was not looked at.
+        if asked {
+            self.objects[at].reconcile(ran.now, ran.faulted)?;
+        }
         for (from, page) in &pages {
             // A planted bug reads elsewhere; the sockets have seen it.
             self.check_page(at, page, from.0.max(page.from.0), chunk, Dress::Wire)?;
@@ -256,7 +260,7 @@ impl World {
             self.clients_ever += 1;
             let kind = self.rng.pick(&[Kind::LongPoll, Kind::Sse, Kind::WebSocket]);
             let speed = self.rng.pick(&[client::Speed::Stalled, client::Speed::One]);
-            self.clients.push(Box::new(Client {
+            self.clients.push(Client {
                 id: self.clients_ever,
                 at,
                 kind,
@@ -269,7 +273,7 @@ impl World {
                 received: 0,
                 allowed: None,
                 is_over: false,
-            }));
+            });
             self.step_of(self.clients.len() - 1)?;
         }
         Ok(())

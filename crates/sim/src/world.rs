@@ -72,7 +72,7 @@ pub struct World {
     pub(crate) questions: Vec<Question>,
     pub(crate) fetches: Vec<Fetch>,
     pub(crate) calls: u64,
-    pub(crate) clients: Vec<Box<Client>>,
+    pub(crate) clients: Vec<Client>,
     pub(crate) clients_ever: u64,
     pub(crate) bug: Bug,
     /// No more faults: the run is settling.

@@ -124,7 +124,13 @@ impl Client {
             Why::Closed => {
                 let life = self.life(path)?;
                 let ended = life.closed && self.position == life.tail();
-                ensure!(ended, Delivered, "{self} is ended at {} of {}", self.position, life.tail());
+                ensure!(
+                    ended,
+                    Delivered,
+                    "{self} is ended at {} of {}",
+                    self.position,
+                    life.tail()
+                );
                 self.is_over = true;
             }
             Why::Gone => {

@@ -67,6 +67,11 @@ impl World {
             ensure!(at_tail, Liveness, "{client} is left behind at {tail:?}");
             ensure!(self.is_attached(client), Liveness, "{client} waits for nothing");
         }
+        for object in &self.objects {
+            let held = object.sockets.iter().filter(|socket| socket.wire.borrow().is_held).count();
+            let readers = object.readers.len();
+            ensure!(held as u64 == readers, Wake, "{readers} readers on {held} sockets");
+        }
         let mut clients = std::mem::take(&mut self.clients);
         for edge in clients.iter_mut().filter_map(|client| client.edge.as_mut()) {
             let fate = self.rng.below(3);

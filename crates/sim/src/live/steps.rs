@@ -26,7 +26,7 @@ impl World {
         if self.rng.chance(self.profile.live.fault_percent) {
             self.leave()?;
         }
-        if self.rng.chance(10) {
+        if self.rng.chance(25) {
             self.evict_one()?;
         }
         let events = 1 + self.rng.index(4 * self.clients.len().min(60));
