@@ -1,14 +1,18 @@
 //! Planted bugs: an oracle that never fails proves nothing, so tests break the log on purpose and
 //! expect a fixed seed to find it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 use engine::extent::Head;
 use engine::log::memory::MemoryLog;
 use engine::log::{Log, LogError, Write};
+use engine::readers::Note;
+use protocol::offset::Position;
 
 use crate::decorators::Hook;
 use crate::disk::Disk;
+use crate::live::SentFrame;
 
 /// Which bug is planted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +32,16 @@ pub enum Bug {
     LostMarkers,
     /// An upload that is given up gets no deletion marker.
     UnmarkedUndo,
+    /// A page behind one that did not reach the tail is left out.
+    SkippedPages,
+    /// A frame goes to all readers but the second.
+    ForgottenReaders,
+    /// What repeats in a frame is not trimmed.
+    UntrimmedRepeats,
+    /// Data frames are sent without a client's credit.
+    IgnoredCredit,
+    /// Readers that outlive the memory go on at the tail.
+    LostNotes,
 }
 
 /// The hook of [`crate::decorators::Planted`].
@@ -110,5 +124,51 @@ impl Hook for Canary {
             }
             bug => Ok(without(bug, writes)),
         }
+    }
+}
+
+/// The bugs of live readers; stands between the engine's map of readers, its pages and its sockets.
+#[derive(Debug, Default)]
+pub struct LiveCanary {
+    bug: Bug,
+    /// The frame that was sent last, and to how many.
+    last: RefCell<Option<Rc<SentFrame>>>,
+    sent: Cell<u64>,
+    /// End of the last page, if that was not the tail.
+    cut: Cell<Option<Position>>,
+}
+
+impl LiveCanary {
+    /// Plants a bug.
+    #[must_use]
+    pub fn new(bug: Bug) -> Self {
+        Self { bug, ..Self::default() }
+    }
+
+    /// Whether a socket is to lose this frame.
+    pub(crate) fn forgets(&self, frame: &Rc<SentFrame>) -> bool {
+        if self.bug != Bug::ForgottenReaders {
+            return false;
+        }
+        let mut last = self.last.borrow_mut();
+        let again = last.as_ref().is_some_and(|last| Rc::ptr_eq(last, frame));
+        self.sent.set(if again { self.sent.get() + 1 } else { 1 });
+        *last = Some(Rc::clone(frame));
+        self.sent.get() == 2
+    }
+
+    /// Whether the page at a position is to be left out.
+    pub(crate) fn skips(&self, from: Position) -> bool {
+        self.bug == Bug::SkippedPages && self.cut.take() == Some(from)
+    }
+
+    /// A page was read that ends at a position before the tail.
+    pub(crate) fn saw_cut(&self, to: Position) {
+        self.cut.set(Some(to));
+    }
+
+    /// The note that a new instance finds.
+    pub(crate) fn restored(&self, note: Note) -> Note {
+        if self.bug == Bug::LostNotes { Note { sent: None, ..note } } else { note }
     }
 }

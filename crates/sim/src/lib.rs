@@ -29,6 +29,7 @@ pub mod disk;
 pub mod faults;
 mod forks;
 pub mod ledger;
+mod live;
 pub mod model;
 mod model_offsets;
 mod network;

@@ -44,7 +44,7 @@ pub struct Accesses {
     pub last: u64,
     /// Latest clock at which an access may have counted.
     pub latest: u64,
-    /// Clock at which live readers were last known to be attached; memory only.
+    /// Until when live readers are attached, as the engine was told last; memory only.
     pub attached: u64,
     /// Memory was lost since creation: the engine may count generously.
     pub lossy: bool,
@@ -122,6 +122,8 @@ pub struct ModelPath {
     pub current: Option<ModelLife>,
     /// Lives that are gone.
     pub dead: Vec<Generation>,
+    /// What they were like.
+    pub past: BTreeMap<Generation, ModelLife>,
     /// First key that no life has used.
     pub keys_end: u64,
     /// Forks of this path's lives.
@@ -432,8 +434,16 @@ impl ModelPath {
         let Some(life) = self.current.take() else { return };
         self.dead.push(life.generation);
         self.keys_end = self.keys_end.max(life.base + life.tail() + 1);
-        if let Some(origin) = life.origin.filter(|_| release) {
-            self.releases.insert(life.generation, origin.wish.source);
+        if let Some(origin) = life.origin.as_ref().filter(|_| release) {
+            self.releases.insert(life.generation, origin.wish.source.clone());
         }
+        self.past.insert(life.generation, life);
+    }
+
+    /// A life of this path, also one that is gone.
+    #[must_use]
+    pub fn life(&self, generation: Generation) -> Option<&ModelLife> {
+        let current = self.current.as_ref().filter(|life| life.generation == generation);
+        current.or_else(|| self.past.get(&generation))
     }
 }

@@ -5,15 +5,17 @@ use std::rc::Rc;
 
 use engine::life::{Life, Phase};
 use engine::log::{Key, Log, LogError};
+use engine::readers::{Ending, Readers};
 use engine::{Bounds, Stream};
 use protocol::limits::CHECKPOINT_ROWS;
-use protocol::offset::Offset;
+use protocol::offset::{Offset, Position};
 use protocol::time::UnixMillis;
 
-use crate::canary::{Bug, Canary};
+use crate::canary::{Bug, Canary, LiveCanary};
 use crate::decorators::{Counting, Faulty, Planted};
 use crate::disk::Disk;
 use crate::faults::{Counters, Faults, Injection};
+use crate::live::{Socket, Watch};
 use crate::model::{Due, ModelPath};
 use crate::store::Store;
 use crate::store_audit::Claims;
@@ -21,15 +23,6 @@ use crate::violation::{Check, ensure};
 
 /// The log that a simulated stream runs on.
 pub type ObjectLog = Counting<Faulty<Planted<Disk>>>;
-
-/// A long-poll or a live reader at a position.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reader {
-    /// What it has consumed.
-    pub position: u64,
-    /// A long-poll goes away once it is answered.
-    pub once: bool,
-}
 
 /// One stream object.
 pub struct Object {
@@ -47,8 +40,16 @@ pub struct Object {
     pub model: ModelPath,
     /// Offsets that were handed out, by any life.
     pub handed: Vec<Offset>,
-    /// Waiting readers of this instance.
-    pub readers: Vec<Reader>,
+    /// Live readers of this instance.
+    pub(crate) readers: Readers<Socket>,
+    /// Their sockets: what the platform keeps of them.
+    pub(crate) sockets: Vec<Socket>,
+    /// Until when readers are attached, as the engine is told before each verb.
+    pub attached_until: UnixMillis,
+    /// What the sockets complain of.
+    pub(crate) watch: Rc<Watch>,
+    /// The planted bugs of live readers.
+    pub(crate) live_canary: Rc<LiveCanary>,
     /// Counts what the engine reads.
     pub counters: Rc<Counters>,
     /// Commits seen by the last audit.
@@ -80,6 +81,9 @@ pub struct Ran<T> {
     pub now: UnixMillis,
 }
 
+/// Ids that one instance may give to its readers.
+const READERS_OF_AN_INSTANCE: u64 = 1 << 32;
+
 /// Rows that one group may add after the last chance of a checkpoint.
 const GROUP_ROWS_MAX: u64 = 64;
 
@@ -96,7 +100,11 @@ impl Object {
             skew_ms: 0,
             model: ModelPath::default(),
             handed: Vec::new(),
-            readers: Vec::new(),
+            readers: Readers::new(0),
+            sockets: Vec::new(),
+            attached_until: UnixMillis::default(),
+            watch: Rc::default(),
+            live_canary: Rc::new(LiveCanary::new(bug)),
             counters: Rc::default(),
             audited_at: None,
             claims: Claims::default(),
@@ -116,11 +124,12 @@ impl Object {
         Counting::new(faulty, Rc::clone(&self.counters))
     }
 
-    /// Loses the memory.
+    /// Loses the memory. The sockets live on; what becomes of them is not decided here.
     pub fn crash(&mut self) -> Result<(), LogError> {
         self.stream = None;
         self.instance += 1;
-        self.readers.clear();
+        self.readers = Readers::new(0);
+        self.attached_until = UnixMillis::default();
         self.audited_at = None;
         self.claimed_at = None;
         self.canary.crash();
@@ -145,6 +154,7 @@ impl Object {
             match Stream::open(self.log()) {
                 Ok(mut stream) => {
                     stream.set_bounds(self.bounds);
+                    self.restore(stream.tail_position());
                     self.stream = Some(stream);
                 }
                 Err(error) => {
@@ -157,14 +167,11 @@ impl Object {
             let bound = CHECKPOINT_ROWS + GROUP_ROWS_MAX;
             ensure!(rows <= bound, Bounded, "{} woke up with {rows} rows read", self.name);
         }
-        let attached = !self.readers.is_empty();
+        let attached_until = self.attached_until;
         let Some(stream) = &mut self.stream else { unreachable!("opened above") };
-        if attached {
-            stream.set_attached_until(now);
-            if let Some(life) = &mut self.model.current {
-                life.accesses.attached = now.0;
-                life.accesses.latest = life.accesses.latest.max(now.0);
-            }
+        stream.set_attached_until(attached_until);
+        if let Some(life) = &mut self.model.current {
+            life.accesses.attached = attached_until.0;
         }
         let reply = Some(verb(stream, now));
         let faulted = self.faults.disarm();
@@ -227,7 +234,26 @@ impl Object {
 
     /// The current life has ended.
     pub fn end(&mut self) -> bool {
-        self.readers.clear();
+        self.readers.dismiss(Ending::Gone);
+        self.note_attached();
         self.model.end()
+    }
+
+    /// To be called when readers came or went.
+    pub fn note_attached(&mut self) {
+        self.attached_until = self.readers.attached_until();
+    }
+
+    /// Takes up the readers whose sockets outlived the memory.
+    fn restore(&mut self, tail: Position) {
+        self.readers = Readers::new(self.instance * READERS_OF_AN_INSTANCE);
+        self.sockets.retain(|socket| socket.wire.borrow().is_held);
+        for socket in &self.sockets {
+            let note = socket.wire.borrow().note;
+            let Some(note) = note else { continue };
+            socket.wire.borrow_mut().resumed = true;
+            self.readers.restore(socket.clone(), self.live_canary.restored(note), tail);
+        }
+        self.note_attached();
     }
 }

@@ -209,7 +209,7 @@ impl World {
     }
 
     /// As [`World::fetch`]; what an object asked for some time ago may be gone.
-    fn fetch_for_object(&mut self, locator: &Locator) -> Check<Option<Vec<u8>>> {
+    pub(crate) fn fetch_for_object(&mut self, locator: &Locator) -> Check<Option<Vec<u8>>> {
         if self.store.head(&locator.name).is_none() {
             return Ok(None);
         }

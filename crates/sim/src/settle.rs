@@ -131,6 +131,7 @@ impl World {
         self.drain()?;
         self.ring_uploads()?;
         self.check_ledgers()?;
+        self.settle_readers()?;
         for at in 0..self.objects.len() {
             self.audit(at)?;
             self.read_all(at)?;

@@ -14,10 +14,21 @@ use protocol::time::UnixMillis;
 use crate::faults::Injection;
 use crate::ledger::Outcome;
 use crate::model::{Body, Due, ModelLife};
-use crate::object::{Ran, Reader};
+use crate::object::Ran;
 use crate::violation::{Check, ensure};
 use crate::workload::AppendRequest;
 use crate::world::{Sent, World};
+
+/// What a reader was answered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Found {
+    /// It stands at a position of the current life.
+    At(Position),
+    /// There is no stream, or the offset is none of its.
+    Refused,
+    /// The object failed.
+    Nobody,
+}
 
 /// Whether two refusals of an append are the same to a client.
 fn same_refusal(a: &AppendError, b: &AppendError) -> bool {
@@ -245,7 +256,7 @@ impl World {
         Ok(())
     }
 
-    /// Lets readers see what a group did, and checks that they are told of all of it.
+    /// Gives readers a turn after a group, and checks that they are told of all that it did.
     fn wake(&mut self, at: usize, before: (u64, bool), growth: Option<Growth>) -> Check {
         let Some(life) = &self.objects[at].model.current else { return Ok(()) };
         let (from, was_closed) = before;
@@ -256,92 +267,10 @@ impl World {
             closed,
         });
         ensure!(growth == expected, Wake, "readers are told {growth:?}, not {expected:?}");
-        let Some(growth) = growth else { return Ok(()) };
-        let mut readers = std::mem::take(&mut self.objects[at].readers);
-        let mut kept = Vec::new();
-        for reader in &mut readers {
-            let behind = reader.position < growth.to.0;
-            if behind {
-                self.page_on(at, reader)?;
-            }
-            let answered = reader.once && (behind || growth.closed);
-            if !answered && !growth.closed {
-                kept.push(reader.clone());
-            }
+        if let Some(growth) = growth {
+            self.objects[at].readers.grew(growth.closed);
         }
-        self.objects[at].readers = kept;
         Ok(())
-    }
-
-    /// A live reader reads up to the tail.
-    fn page_on(&mut self, at: usize, reader: &mut Reader) -> Check {
-        let chunk = if self.profile.large { 1 << 18 } else { 1 + self.rng.below(60) };
-        loop {
-            let from = Position(reader.position);
-            let ran = self.call_with(at, "page on", Injection::default(), |stream, now| {
-                stream.page(from, chunk, Dress::Wire, now)
-            })?;
-            // It may expire while it is read.
-            self.objects[at].reconcile(ran.now, ran.faulted)?;
-            let Some(Ok(page)) = &ran.reply else {
-                let gone = self.objects[at].model.live().is_err();
-                ensure!(gone, SpuriousFailure, "page on: {:?}", ran.reply);
-                return Ok(());
-            };
-            self.check_page(at, page, from.0, chunk, Dress::Wire)?;
-            reader.position = page.to.0;
-            if page.up_to_date {
-                return Ok(());
-            }
-        }
-    }
-
-    /// A reader waits at the tail, or reads on from where it is.
-    pub(crate) fn attach(&mut self, at: usize) -> Check {
-        let ran = self.call(at, "attach", |stream, now| {
-            stream.locate(OffsetParam::Now, now).and_then(|_| Ok(stream.tail(now)?))
-        })?;
-        self.objects[at].reconcile(ran.now, ran.faulted)?;
-        let object = &mut self.objects[at];
-        match (&ran.reply, object.model.live()) {
-            (None | Some(Err(ReadError::Missing(Missing::Log(_)))), _) if ran.faulted => {}
-            (Some(Ok((position, closed, content_type))), Ok(life)) => {
-                life.accessed(ran.now);
-                let same = position.0 == life.tail()
-                    && *closed == life.closed
-                    && *content_type == life.content_type;
-                ensure!(same, Tail, "{position:?} {closed} {content_type:?}");
-                let reader = Reader { position: position.0, once: self.rng.chance(50) };
-                if !closed && !ran.lost {
-                    object.readers.push(reader);
-                }
-            }
-            (Some(Err(ReadError::Missing(missing))), Err(expected)) => {
-                ensure!(*missing == expected, Answer, "{missing:?}, not {expected:?}");
-            }
-            (reply, expected) => {
-                ensure!(false, Answer, "{reply:?}, not {:?}", expected.map(|life| life.tail()));
-            }
-        }
-        self.bury_instance(at, &ran)
-    }
-
-    /// All readers leave; mostly the object notices.
-    pub(crate) fn detach(&mut self, at: usize) -> Check {
-        if self.objects[at].readers.is_empty() || self.rng.chance(30) {
-            self.objects[at].readers.clear();
-            return Ok(());
-        }
-        let ran = self.call(at, "detach", |stream, now| stream.reader_left(now, now))?;
-        self.objects[at].reconcile(ran.now, ran.faulted)?;
-        match (&ran.reply, self.objects[at].model.live()) {
-            (None | Some(Err(Missing::Log(_))), _) if ran.faulted => {}
-            (Some(Ok(())), Ok(life)) => life.accessed(ran.now),
-            (Some(Err(missing)), Err(expected)) if *missing == expected => {}
-            (reply, _) => ensure!(false, Answer, "{reply:?}"),
-        }
-        self.objects[at].readers.clear();
-        self.bury_instance(at, &ran)
     }
 
     // Delete and HEAD.
@@ -423,16 +352,24 @@ impl World {
 
     pub(crate) fn read(&mut self, at: usize) -> Check {
         let offset = self.any_offset(at);
+        match self.find(at, offset)? {
+            Found::At(position) => self.read_pages(at, position),
+            Found::Refused | Found::Nobody => Ok(()),
+        }
+    }
+
+    /// Asks an object where an offset is, as every read does first, and judges the answer.
+    pub(crate) fn find(&mut self, at: usize, offset: OffsetParam) -> Check<Found> {
         let ran = self.ask_boundary(at, offset)?;
         let valid = self.objects[at].model.live().is_ok_and(|life| life.resolve(offset).is_ok());
         self.bury_instance(at, &ran)?;
         match ran.reply.filter(|_| !ran.lost) {
-            None | Some(Err(ReadError::Missing(Missing::Log(_)))) => return Ok(()),
+            None | Some(Err(ReadError::Missing(Missing::Log(_)))) => return Ok(Found::Nobody),
             Some(Ok(Some(locator))) => {
-                let Some(byte) = self.fetch(&locator)? else { return Ok(()) };
+                let Some(byte) = self.fetch(&locator)? else { return Ok(Found::Nobody) };
                 ensure!((byte == b"\n") == valid, Answer, "{offset:?}: {byte:?}");
                 if !valid {
-                    return Ok(());
+                    return Ok(Found::Refused);
                 }
             }
             Some(_) => {}
@@ -444,24 +381,21 @@ impl World {
             Err(missing) => Err(ReadError::Missing(missing)),
             Ok(life) => life.resolve(offset).map(Position).map_err(ReadError::Offset),
         };
-        let position = match &ran.reply {
+        let found = match &ran.reply {
             None | Some(Err(ReadError::Missing(Missing::Log(_)))) => {
                 ensure!(ran.faulted, SpuriousFailure, "{:?}", ran.reply);
-                None
+                Found::Nobody
             }
             Some(reply) => {
                 ensure!(*reply == expected, Answer, "{reply:?}, not {expected:?}");
-                reply.clone().ok()
+                reply.as_ref().map_or(Found::Refused, |position| Found::At(*position))
             }
         };
-        if let (Some(_), Ok(life)) = (position, self.objects[at].model.live()) {
+        if let (Found::At(_), Ok(life)) = (found, self.objects[at].model.live()) {
             life.accessed(ran.now);
         }
         self.bury_instance(at, &ran)?;
-        match position.filter(|_| !ran.lost) {
-            Some(position) => self.read_pages(at, position),
-            None => Ok(()),
-        }
+        Ok(if ran.lost { Found::Nobody } else { found })
     }
 
     fn read_pages(&mut self, at: usize, from: Position) -> Check {

@@ -31,6 +31,10 @@ pub enum Invariant {
     Fork,
     /// A reader was not told of an append, or told twice.
     Wake,
+    /// A live client was shown something else than the log from its offset on.
+    Delivered,
+    /// More was sent than was granted.
+    Credit,
     /// A duty that nobody will see to.
     Duty,
     /// More was read than the contract allows.

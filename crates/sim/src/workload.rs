@@ -9,7 +9,7 @@ use engine::create::Create;
 use protocol::content_type::ContentType;
 use protocol::headers::StreamSeq;
 use protocol::lifetime::Lifetime;
-use protocol::limits::{BODY_BYTES_MAX, STREAM_BYTES_MAX};
+use protocol::limits::{BODY_BYTES_MAX, LIVE_CREDIT_BYTES, STREAM_BYTES_MAX};
 use protocol::producer::{Epoch, Producer, ProducerId, Seq};
 use protocol::time::UnixMillis;
 
@@ -39,6 +39,29 @@ pub struct Profile {
     pub rotates: bool,
     /// Percent of calls of the object store that go wrong.
     pub store_fault_percent: u64,
+    /// Live readers.
+    pub live: LiveProfile,
+}
+
+/// What live readers of a seed are like.
+#[derive(Clone, Debug)]
+pub struct LiveProfile {
+    /// How many there are at most.
+    pub clients_max: usize,
+    /// How many open connections at once.
+    pub crowd: usize,
+    /// Readers that an object takes.
+    pub readers_max: u64,
+    /// Long-polls among them.
+    pub waiters_max: u64,
+    /// Readers that one turn serves at most.
+    pub turn_readers: u64,
+    /// Bytes of a page, about.
+    pub chunk: u64,
+    /// Bytes granted and not consumed.
+    pub window: u64,
+    /// Percent of their actions in which something breaks.
+    pub fault_percent: u64,
 }
 
 /// What the scheduler can do next.
@@ -60,10 +83,10 @@ pub enum Action {
     Fork,
     /// An earlier request once more.
     Retry,
-    /// A live reader or a long-poll attaches.
+    /// A live client, or a crowd of them, opens connections.
     Attach,
-    /// Live readers leave.
-    Detach,
+    /// A live client or its edge goes away, or a connection breaks.
+    Leave,
     /// A message between objects arrives, or does not.
     Message,
     /// A making of a fork stops waiting, or is dropped by its object.
@@ -78,11 +101,15 @@ pub enum Action {
     Advance,
     /// The clock is set: back, or far ahead.
     Jump,
+    /// An object serves live readers that wait for a turn.
+    Turn,
+    /// Live clients, their edges and the sockets between do their next things.
+    Live,
 }
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Create,
         Self::Append,
         Self::Burst,
@@ -92,7 +119,7 @@ impl Action {
         Self::Fork,
         Self::Retry,
         Self::Attach,
-        Self::Detach,
+        Self::Leave,
         Self::Message,
         Self::Impatience,
         Self::Store,
@@ -100,11 +127,13 @@ impl Action {
         Self::Alarm,
         Self::Advance,
         Self::Jump,
+        Self::Turn,
+        Self::Live,
     ];
 }
 
 const TYPICAL: [u32; Action::ALL.len()] =
-    [12, 60, 1, 6, 3, 20, 14, 12, 6, 2, 60, 2, 150, 6, 12, 12, 2];
+    [12, 60, 1, 6, 3, 20, 14, 12, 12, 4, 60, 2, 150, 6, 12, 12, 2, 60, 60];
 
 impl Profile {
     /// Draws a profile.
@@ -140,6 +169,11 @@ impl Profile {
         }
         let kinds = [None, Some(Kind::Json), Some(Kind::Text), Some(Kind::Binary)];
         let kind = if large && rng.chance(50) { Some(Kind::Json) } else { rng.pick(&kinds) };
+        let live = Self::draw_live(rng, large);
+        if live.clients_max == 0 {
+            // Positions as above: attach 8, leave 9, turn 17, live 18.
+            (weights[8], weights[9], weights[17], weights[18]) = (0, 0, 0, 0);
+        }
         Self {
             paths: rng.pick(&[1, 2, 3, 3, 4, 5]),
             weights,
@@ -151,6 +185,33 @@ impl Profile {
             bounds: Self::draw_bounds(rng, large || weights[2] > 0),
             rotates: rng.chance(80),
             store_fault_percent: rng.pick(&[0, 10, 40]),
+            live,
+        }
+    }
+
+    /// Whether instances end by themselves.
+    #[must_use]
+    pub fn crashes(&self) -> bool {
+        self.weights[13] > 0
+    }
+
+    fn draw_live(rng: &mut Rng, large: bool) -> LiveProfile {
+        // Nobody, some, or hundreds.
+        let (clients_max, crowd) = match rng.below(100) {
+            0..20 => (0, 0),
+            20..23 if !large => (400, 250),
+            _ => (12, 2),
+        };
+        let small = !large && rng.chance(70);
+        LiveProfile {
+            clients_max,
+            crowd,
+            readers_max: if rng.chance(15) { 3 } else { 1_000 },
+            waiters_max: if rng.chance(15) { 1 } else { 1_000 },
+            turn_readers: rng.pick(&[1, 3, 8, 1_000]),
+            chunk: if small { 1 + rng.below(80) } else { 1 << 18 },
+            window: if small { 1 + rng.below(200) } else { LIVE_CREDIT_BYTES },
+            fault_percent: rng.pick(&[0, 5, 20]),
         }
     }
 

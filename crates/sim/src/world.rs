@@ -16,6 +16,7 @@ use crate::disk::Disk;
 use crate::faults::Injection;
 use crate::forks::Making;
 use crate::ledger::Ledger;
+use crate::live::Client;
 use crate::model::Body;
 use crate::network::Message;
 use crate::object::{Object, ObjectLog, Ran};
@@ -71,6 +72,9 @@ pub struct World {
     pub(crate) questions: Vec<Question>,
     pub(crate) fetches: Vec<Fetch>,
     pub(crate) calls: u64,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) clients_ever: u64,
+    pub(crate) bug: Bug,
     /// No more faults: the run is settling.
     pub(crate) calm: bool,
 }
@@ -114,6 +118,9 @@ impl World {
             questions: Vec::new(),
             fetches: Vec::new(),
             calls: 0,
+            clients: Vec::new(),
+            clients_ever: 0,
+            bug: setup.bug,
             calm: false,
         };
         world.note(format!("seed {} {:?}", setup.seed, world.profile));
@@ -165,7 +172,7 @@ impl World {
             Action::Fork => self.fork(at),
             Action::Retry => self.retry(),
             Action::Attach => self.attach(at),
-            Action::Detach => self.detach(at),
+            Action::Leave => self.leave(),
             Action::Message => self.message(),
             Action::Impatience => self.impatience(),
             Action::Store if self.store_is_busy() => self.store_step(),
@@ -178,6 +185,8 @@ impl World {
                 Ok(())
             }
             Action::Jump => self.jump(at),
+            Action::Turn => self.turn_of_one(),
+            Action::Live => self.live(),
         }
     }
 
@@ -272,16 +281,24 @@ impl World {
         if ran.lost { self.lose_memory(at) } else { Ok(()) }
     }
 
+    /// An instance ends. When it is only evicted, the sockets of its readers live on.
     fn crash(&mut self, at: usize) -> Check {
-        self.note(format!("{} crashes", self.objects[at].name));
+        let evicted = self.may_sleep(at) && self.rng.chance(60);
+        let what = if evicted { "is evicted" } else { "crashes" };
+        self.note(format!("{} {what}", self.objects[at].name));
         if self.rng.chance(30) {
             self.objects[at].skew_ms = self.rng.below(200) as i64 - 100;
             self.fetches.clear();
         }
-        self.lose_memory(at)
+        if evicted { self.lose_instance(at) } else { self.lose_memory(at) }
     }
 
     fn lose_memory(&mut self, at: usize) -> Check {
+        self.break_sockets(at);
+        self.lose_instance(at)
+    }
+
+    pub(crate) fn lose_instance(&mut self, at: usize) -> Check {
         let lost = self.objects[at].crash();
         ensure!(lost.is_ok(), SpuriousFailure, "{lost:?}");
         // What the instance was waiting for died with it; what it had sent travels on.

@@ -91,3 +91,28 @@ fn lost_deletion_markers_are_found() {
 fn an_undo_without_a_marker_is_found() {
     is_found(Bug::UnmarkedUndo);
 }
+
+#[test]
+fn skipped_pages_are_found() {
+    is_found(Bug::SkippedPages);
+}
+
+#[test]
+fn forgotten_readers_are_found() {
+    is_found(Bug::ForgottenReaders);
+}
+
+#[test]
+fn untrimmed_repeats_are_found() {
+    is_found(Bug::UntrimmedRepeats);
+}
+
+#[test]
+fn ignored_credit_is_found() {
+    is_found(Bug::IgnoredCredit);
+}
+
+#[test]
+fn lost_notes_are_found() {
+    is_found(Bug::LostNotes);
+}
