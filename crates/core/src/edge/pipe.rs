@@ -46,11 +46,16 @@ pub(crate) fn pipe() -> Result<(Sink, web_sys::ReadableStream), JsValue> {
 }
 
 impl Sink {
-    /// Writes; `true` when the bytes were taken, `false` when nobody takes them any more.
-    pub(crate) async fn write(&self, bytes: &[u8]) -> bool {
-        match self.0.write(&Uint8Array::from(bytes)) {
-            Ok(promise) => JsFuture::from(promise).await.is_ok(),
-            Err(_) => false,
+    /// Writes; `true` when the bytes were taken, `false` when nobody takes them any more. While they
+    /// wait they are held once, outside wasm.
+    pub(crate) fn write(&self, bytes: Vec<u8>) -> impl Future<Output = bool> + use<> {
+        let promise = self.0.write(&Uint8Array::from(bytes.as_slice()));
+        drop(bytes);
+        async move {
+            match promise {
+                Ok(promise) => JsFuture::from(promise).await.is_ok(),
+                Err(_) => false,
+            }
         }
     }
 

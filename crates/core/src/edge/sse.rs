@@ -7,14 +7,15 @@
 //! connects again at its position; frames that repeat are trimmed. A client that takes nothing is
 //! let go when its connection would have been recycled.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use engine::follow::{Arrived, Follower};
 use engine::log::Blob;
-use futures::FutureExt;
-use futures::future::{Either, LocalBoxFuture, select};
+use futures::future::LocalBoxFuture;
+use futures::{FutureExt, select_biased};
 use protocol::content_type::{ContentType, SseEncoding};
 use protocol::cursor::next_cursor;
 use protocol::headers::name;
@@ -106,17 +107,18 @@ pub(crate) async fn serve(
 impl Reader {
     /// Writes events until the response ends or its client has left.
     async fn run(mut self, sink: Sink) {
+        let lifetime_ms = self.until.saturating_since_ms(js::now());
+        let mut patience = Delay::from(Duration::from_millis(lifetime_ms + FAREWELL_MS)).fuse();
         while let Some(chunk) = self.next_chunk().await {
-            let left_ms = self.until.saturating_since_ms(js::now()).max(FAREWELL_MS);
-            let left = Duration::from_millis(left_ms);
-            let written = sink.write(&chunk);
-            match select(written.boxed_local(), Delay::from(left)).await {
-                Either::Left((true, _)) => {}
-                // The client has left, or takes nothing.
-                Either::Left((false, _)) | Either::Right(_) => {
-                    self.socket.close();
-                    return sink.abort();
-                }
+            let mut written = sink.write(chunk).boxed_local().fuse();
+            let is_taken = select_biased! {
+                is_taken = written => is_taken,
+                () = patience => false,
+            };
+            // The client has left, or takes nothing.
+            if !is_taken {
+                self.socket.close();
+                return sink.abort();
             }
             if let Some(next) = self.follower.next() {
                 // The client has taken what was sent.
@@ -174,8 +176,11 @@ impl Reader {
         let fresh = payload.get(usize::try_from(repeated).ok()?..).unwrap_or_default();
         self.reconnects = 0;
         let mut chunk = Vec::with_capacity(fresh.len() + fresh.len() / 2 + 256);
-        let bytes = [self.cut.as_slice(), fresh].concat();
-        self.cut.clear();
+        let cut = std::mem::take(&mut self.cut);
+        let bytes = match cut.is_empty() {
+            true => Cow::Borrowed(fresh),
+            false => Cow::Owned([cut.as_slice(), fresh].concat()),
+        };
         if !bytes.is_empty() {
             self.data_event(&mut chunk, &bytes, &head);
         }

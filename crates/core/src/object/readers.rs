@@ -279,10 +279,18 @@ impl Inner {
     fn serve_turn(&self) -> Turn {
         const BUDGET: Budget = Budget { readers: BROADCAST_BATCH, bytes: BROADCAST_BYTES };
         let Ok(mut map) = self.readers.map.try_borrow_mut() else { return Turn::Idle };
+        let until = map.attached_until();
         let turn = map.serve(BUDGET, |from| self.frame(from));
         if self.readers.is_over.take() {
             map.dismiss(Ending::Gone);
             return Turn::Idle;
+        }
+        let is_last = map.is_empty() && until > UnixMillis::default();
+        drop(map);
+        if is_last {
+            // The last one was answered, or its socket found broken.
+            let _ = self.with_stream(|stream| stream.reader_left(until, js::now()));
+            let _ = self.note_attached();
         }
         turn
     }
