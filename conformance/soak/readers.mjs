@@ -1,13 +1,14 @@
 // The soak of live readers: thousands of them, of all modes, some of whom stop reading.
 //
 //   node readers.mjs --url http://127.0.0.1:PORT [--readers N] [--seconds S] [--seed N]
-//                    [--modes long-poll,sse,ws]
+//                    [--modes long-poll,sse,ws] [--stalled PERCENT] [--large SECONDS]
 //
 // A few streams are appended to all the time while readers come, leave and come back. Every reader
 // that reads gets every byte in order, each once, and is never far behind; those with credit get no
 // frame more than they granted; in the end all reach the tail. The memory of the process that
 // serves stays flat and within what readers may cost. Readers that stop reading may be sent away;
-// they hurt nobody else. The seed makes the same decisions; when they are taken is up to the clock.
+// they hurt nobody else. `--large` says how often there is an append of more than a megabyte, 0 for
+// never; both flags help to find what a failure comes from. The seed makes the same decisions; when they are taken is up to the clock.
 //
 // Exit code: 0 when everything holds, 1 when not, 2 for a bad flag.
 import { monitorEventLoopDelay } from "node:perf_hooks";
@@ -32,18 +33,16 @@ const MODES = {
   ],
 };
 const BUSY_SHARE = 0.6;
-const STALLED_SHARE = 0.05;
 /** Appends a second that all sockets make together. */
 const SOCKET_APPENDS = 4;
 const PAUSE_MS = 900;
-const LARGE_EVERY_MS = 15_000;
 const RAMP_MS_MAX = 30_000;
 const SAMPLE_MS = 2000;
 const SHOWN_MS = 10_000;
 const SETTLE_MS = 60_000;
 const USAGE =
   "usage: node readers.mjs --url URL [--readers N] [--seconds S] [--seed N] " +
-  `[--modes ${Object.keys(MODES).join(",")}]`;
+  `[--modes ${Object.keys(MODES).join(",")}] [--stalled PERCENT] [--large SECONDS]`;
 
 function parseFlags(args) {
   const options = {
@@ -51,6 +50,8 @@ function parseFlags(args) {
     readers: { type: "string", default: "2000" },
     seconds: { type: "string", default: "600" },
     seed: { type: "string", default: "1" },
+    stalled: { type: "string", default: "5" },
+    large: { type: "string", default: "15" },
     modes: { type: "string", default: Object.keys(MODES).join(",") },
   };
   try {
@@ -63,8 +64,8 @@ function parseFlags(args) {
     const modes = values.modes.split(",");
     const unknown = modes.find((mode) => MODES[mode] === undefined);
     if (unknown !== undefined) throw new Error(`--modes ${unknown}: no such mode`);
-    const [readers, seconds, seed] = ["readers", "seconds", "seed"].map(number);
-    return { url: values.url, readers, seconds, seed, modes };
+    const numbers = ["readers", "seconds", "seed", "stalled", "large"];
+    return { url: values.url, modes, ...Object.fromEntries(numbers.map((n) => [n, number(n)])) };
   } catch (error) {
     process.stderr.write(`soak: ${error.message.split(". ")[0]}; ${USAGE}\n`);
     process.exit(2);
@@ -72,14 +73,14 @@ function parseFlags(args) {
 }
 
 /** So many readers, spread over modes, streams and tempers. */
-function makeReaders(count, modes, load, random, totals) {
+function makeReaders({ readers, modes, stalled }, load, random, totals) {
   const kinds = modes.flatMap((mode) => MODES[mode]);
   const busy = load.truths.filter(({ isBusy }) => isBusy);
   const quiet = load.truths.filter(({ isBusy }) => !isBusy);
   const oneOf = (list) => list[Math.floor(random() * list.length)];
-  return Array.from({ length: count }, (_, number) => {
+  return Array.from({ length: readers }, (_, number) => {
     const mode = weighted(kinds, random);
-    const isStalled = random() < STALLED_SHARE;
+    const isStalled = random() < stalled / 100;
     const temper = isStalled ? oneOf([PAUSING, PAUSING, STUCK, STUCK, STUCK_FOR_EVER]) : HEALTHY;
     const truth = oneOf(isStalled || random() < BUSY_SHARE ? busy : quiet);
     const { connect } = mode;
@@ -101,11 +102,11 @@ async function soak(flags) {
   const appending = flags.modes.includes("ws") ? flags.readers / 10 : 0;
   const load = new Load(flags.url, random, {
     pauseMs: PAUSE_MS,
-    largeEveryMs: LARGE_EVERY_MS,
+    largeEveryMs: flags.large * 1000,
     socketPauseMs: (appending * 1000) / SOCKET_APPENDS,
   });
   await load.prepare();
-  const readers = makeReaders(flags.readers, flags.modes, load, random, totals);
+  const readers = makeReaders(flags, load, random, totals);
   const memory = new Memory(listenerOf(Number(new URL(flags.url).port)));
   memory.base = memory.now();
   const watch = new Watch(readers, load.truths);

@@ -146,7 +146,7 @@ export class Load {
   /** One at a time, over all streams that take part. */
   async #large() {
     const busy = this.truths.filter(({ isBusy }) => isBusy);
-    for (let n = 0; this.isRunning; n += 1) {
+    for (let n = 0; this.isRunning && this.largeEveryMs > 0; n += 1) {
       await this.#pause(this.largeEveryMs);
       const truth = busy[n % busy.length];
       await this.#room(truth);
