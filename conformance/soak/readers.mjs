@@ -36,6 +36,8 @@ const BUSY_SHARE = 0.6;
 /** Appends a second that all sockets make together. */
 const SOCKET_APPENDS = 4;
 const PAUSE_MS = 900;
+const WARM_READERS = 60;
+const WARM_PAUSE_MS = 2000;
 const RAMP_MS_MAX = 30_000;
 const SAMPLE_MS = 2000;
 const SHOWN_MS = 10_000;
@@ -106,6 +108,7 @@ async function soak(flags) {
     socketPauseMs: (appending * 1000) / SOCKET_APPENDS,
   });
   await load.prepare();
+  await warmUp(flags, load, random);
   const readers = makeReaders(flags, load, random, totals);
   const memory = new Memory(listenerOf(Number(new URL(flags.url).port)));
   memory.base = memory.now();
@@ -118,6 +121,7 @@ async function soak(flags) {
   await Promise.race([reading, play(run)]);
   const cpu = process.cpuUsage(cpuBefore);
   await Promise.race([reading, settle(run)]);
+  for (const truth of load.truths) truth.settle();
   const stalled = readers.filter(({ temper }) => temper !== HEALTHY).length;
   const perStream = load.truths.map((truth) => readers.filter((one) => one.truth === truth).length);
   const bulk = stalled + Math.max(...perStream);
@@ -130,6 +134,25 @@ async function soak(flags) {
     `${judged}; the readers' own process used ${busy.toFixed(0)} % of a core, ` +
     `99 % of its delays were below ${(delay.percentile(99) / 1e6).toFixed(0)} ms`
   );
+}
+
+/**
+ * A few readers read everything while the largest appends are made, and leave: what the process has
+ * then it needs for itself.
+ */
+async function warmUp(flags, load, random) {
+  const some = { ...flags, readers: WARM_READERS, stalled: 0 };
+  const readers = makeReaders(some, load, random, new Totals());
+  for (const reader of readers) {
+    reader.beginAnew("-1");
+    reader.by = `warm${reader.by}`;
+  }
+  const { reading } = await ramp(readers, 1);
+  await Promise.race([reading, load.appendLarge()]);
+  await Promise.race([reading, settle({ load, readers })]);
+  for (const reader of readers) reader.finish();
+  await reading;
+  await sleep(WARM_PAUSE_MS);
 }
 
 /** Starts the readers one after the other; what is returned fails with the first of them. */
@@ -185,7 +208,6 @@ async function settle({ load, readers }) {
     await sleep(100);
   }
   for (const truth of load.truths) {
-    truth.settle();
     const { next } = await ask(truth.url, { first: [200] }, { method: "HEAD" });
     if (next !== truth.acked.offset) truth.fail(`the tail is ${next}, not ${truth.acked.offset}`);
   }

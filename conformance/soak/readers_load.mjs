@@ -77,7 +77,7 @@ export class Maker {
 
 export class Load {
   truths = [];
-  isRunning = true;
+  isRunning = false;
   #producers = new Map();
 
   /** Mean pauses: between small appends to a stream, large ones, and those of one socket. */
@@ -105,6 +105,7 @@ export class Load {
 
   /** Appends until it is stopped; resolves when everything is answered. */
   run() {
+    this.isRunning = true;
     const writers = this.truths.flatMap((truth) =>
       truth.isBusy
         ? [this.#write(truth, 1), this.#burst(truth)]
@@ -140,6 +141,13 @@ export class Load {
         for (let n = 0; n < rounds; n += 1) await this.#append(truth, name, this.maker.small());
       };
       await Promise.all(names.map(series));
+    }
+  }
+
+  /** One to each stream that takes part, of the largest. */
+  async appendLarge() {
+    for (const truth of this.truths.filter(({ isBusy }) => isBusy)) {
+      await this.#append(truth, "large", 2 * MIB);
     }
   }
 

@@ -49,6 +49,8 @@ export class Reader {
   hasStalled = false;
 
   #connect;
+  #connections = 0;
+  #resumed;
   #isSettling = false;
   #isOver = false;
   #wake = () => {};
@@ -60,7 +62,10 @@ export class Reader {
   }
 
   get who() {
-    return `${this.name} (${this.temper}, began at ${this.start})`;
+    return (
+      `${this.name} (${this.temper}, began at ${this.start}, connection ${this.#connections} ` +
+      `from ${this.#resumed}, last offset ${this.offset})`
+    );
   }
 
   /** The query of the next connection. */
@@ -98,6 +103,15 @@ export class Reader {
   finish() {
     this.#isOver = true;
     this.#wake();
+  }
+
+  /** Forgets what it has read. */
+  beginAnew(start) {
+    this.start = start;
+    this.cursor = undefined;
+    this.offset = undefined;
+    this.position = start === "now" ? undefined : start === "-1" ? 0 : positionOf(start);
+    this.since = performance.now();
   }
 
   /** Bytes of the log. */
@@ -147,25 +161,18 @@ export class Reader {
     const { offsets } = this.truth;
     const kind = this.isStuck ? 0 : this.random();
     const known = offsets[Math.floor(this.random() * offsets.length)];
-    this.cursor = undefined;
-    this.offset = undefined;
-    if (kind < BEGIN_SHARE || known === undefined) {
-      this.start = "-1";
-      this.position = 0;
-    } else if (kind < BEGIN_SHARE + NOW_SHARE) {
-      this.start = "now";
-      this.position = undefined;
-    } else {
-      this.start = known;
-      this.position = positionOf(known);
-    }
-    this.since = performance.now();
+    if (kind < BEGIN_SHARE || known === undefined) this.beginAnew("-1");
+    else this.beginAnew(kind < BEGIN_SHARE + NOW_SHARE ? "now" : known);
   }
 
   async #stint() {
     this.hasStalled = false;
     this.totals.connections += 1;
     this.#tailWhenAsked = this.truth.acked.position;
+    // What came behind the last offset comes again.
+    if (this.offset !== undefined) this.position = positionOf(this.offset);
+    this.#connections += 1;
+    this.#resumed = this.offset ?? this.start;
     const connection = this.#connect(this);
     let isDone = false;
     const ended = (error) => {

@@ -185,9 +185,10 @@ class Appending extends Socket {
   #appendSoon() {
     const { load, random } = this.reader;
     this.#timer = setTimeout(() => {
-      if (!this.isOpen || !load.isRunning) return;
+      if (!this.isOpen) return;
       const { open } = this.reader.appends;
-      const room = load.hasRoom(this.reader.truth) ? AHEAD_MAX - open.length : 0;
+      const mayAppend = load.isRunning && load.hasRoom(this.reader.truth);
+      const room = mayAppend ? AHEAD_MAX - open.length : 0;
       const count = Math.min(room, 1 + Math.floor(random() * 4));
       for (let at = 0; at < count; at += 1) {
         const append = this.#make();
