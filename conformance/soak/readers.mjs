@@ -8,7 +8,8 @@
 // frame more than they granted; in the end all reach the tail. The memory of the process that
 // serves stays flat and within what readers may cost. Readers that stop reading may be sent away;
 // they hurt nobody else. `--large` says how often there is an append of more than a megabyte, 0 for
-// never; both flags help to find what a failure comes from. The seed makes the same decisions; when they are taken is up to the clock.
+// never; both flags help to find what a failure comes from. The seed makes the same decisions; when
+// they are taken is up to the clock.
 //
 // Exit code: 0 when everything holds, 1 when not, 2 for a bad flag.
 import { monitorEventLoopDelay } from "node:perf_hooks";
@@ -38,7 +39,10 @@ const SOCKET_APPENDS = 4;
 const PAUSE_MS = 900;
 const WARM_READERS = 60;
 const WARM_PAUSE_MS = 2000;
-const RAMP_MS_MAX = 30_000;
+const RAMP_MS = 30_000;
+const RAMP_MS_MAX = 600_000;
+/** Readers that may be on their way to the tail while others start. */
+const ARRIVING_MAX = 150;
 const SAMPLE_MS = 2000;
 const SHOWN_MS = 10_000;
 const SETTLE_MS = 60_000;
@@ -157,7 +161,7 @@ async function warmUp(flags, load, random) {
 
 /** Starts the readers one after the other; what is returned fails with the first of them. */
 async function ramp(readers, seconds) {
-  const rampMs = Math.min(RAMP_MS_MAX, (seconds * 1000) / 4);
+  const rampMs = Math.min(RAMP_MS, (seconds * 1000) / 4);
   const started = performance.now();
   const running = [];
   let failure;
@@ -168,10 +172,17 @@ async function ramp(readers, seconds) {
     }));
     const ahead = started + (rampMs * number) / readers.length - performance.now();
     if (ahead > 5) await sleep(ahead);
+    while (number % 10 === 0 && arriving(readers) > ARRIVING_MAX && failure === undefined) {
+      await sleep(100);
+      if (performance.now() - started > RAMP_MS_MAX) throw new Violation("readers do not arrive");
+    }
     if (failure !== undefined) throw failure;
   }
   return { reading: Promise.all(running) };
 }
+
+const arriving = (readers) =>
+  readers.filter((one) => one.truth.followers.has(one) && !one.isAtTail).length;
 
 /** Appends while everybody reads. */
 async function play({ flags, load, memory, watch, totals, readers }) {

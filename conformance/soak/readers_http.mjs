@@ -97,6 +97,8 @@ class LongPoll extends HttpConnection {
 class Sse extends HttpConnection {
   /** Chunks of the event that has not ended. */
   #parts = [];
+  /** Data of a reader that does not know where it stands. */
+  #unplaced = [];
 
   constructor(reader) {
     super(reader);
@@ -141,13 +143,15 @@ class Sse extends HttpConnection {
     if (startsWith(raw, COMMENT)) return;
     const { reader } = this;
     if (startsWith(raw, DATA_EVENT)) {
-      if (reader.position === undefined) reader.fail("got data before it knew where it stands");
       const decode = DECODERS[reader.truth.kind];
-      reader.got(reader.truth.decoded(reader.position, raw, decode));
+      // Where `now` was, the control event behind the data says.
+      if (reader.position === undefined) this.#unplaced.push(decode(raw));
+      else reader.got(reader.truth.decoded(reader.position, raw, decode));
     } else if (startsWith(raw, CONTROL_EVENT)) {
       const { streamNextOffset, streamCursor } = JSON.parse(raw.subarray(CONTROL_EVENT.length));
       reader.cursor = streamCursor;
-      reader.stands(streamNextOffset);
+      reader.gotUpTo(streamNextOffset, ...this.#unplaced);
+      this.#unplaced = [];
     } else {
       reader.fail(`got the event ${JSON.stringify(raw.toString("utf8", 0, 80))}`);
     }

@@ -13,8 +13,8 @@ export const STUCK = "stuck";
 /** Stops reading until the end of all. */
 export const STUCK_FOR_EVER = "stuck for ever";
 
-const STINT_MS = { least: 10_000, most: 70_000 };
-const BREAK_MS = 1500;
+const STINT_MS = { least: 15_000, most: 180_000 };
+const BREAK_MS = 2000;
 const READS_MS = 4000;
 const STICKS_MS = 200;
 const LOOKS_MS = 3000;
@@ -23,8 +23,11 @@ const STUCK_MS = { least: 30_000, most: 90_000 };
 /** Of those that come back, how many are somebody new. */
 const NEW_SHARE = 0.25;
 /** Of those, how many begin at the beginning or at the tail; the others at some offset. */
-const BEGIN_SHARE = 0.06;
+const BEGIN_SHARE = 0.04;
 const NOW_SHARE = 0.4;
+/** How much more often the offset is one of the last ones. */
+const RECENTLY = 6;
+const BACKLOG_BYTES_MAX = 1 << 19;
 
 /** What all readers together have seen. */
 export class Totals {
@@ -121,7 +124,7 @@ export class Reader {
       this.position += bytes.length;
       this.totals.bytes += bytes.length;
     }
-    this.totals.frames += 1;
+    if (parts.length > 0) this.totals.frames += 1;
   }
 
   /** Bytes whose end the service names. */
@@ -158,10 +161,13 @@ export class Reader {
 
   /** Becomes somebody new: from the beginning, now, or at an offset that was once an end. */
   #begin() {
-    const { offsets } = this.truth;
-    const kind = this.isStuck ? 0 : this.random();
-    const known = offsets[Math.floor(this.random() * offsets.length)];
+    const { offsets, backlog } = this.truth;
+    // While many have far to go, nobody new comes who has.
+    const kind = this.isStuck ? 0 : backlog > BACKLOG_BYTES_MAX ? 1 : this.random();
+    const back = Math.ceil(this.random() ** RECENTLY * offsets.length);
+    const known = offsets.at(-back);
     if (kind < BEGIN_SHARE || known === undefined) this.beginAnew("-1");
+    else if (kind === 1) this.beginAnew("now");
     else this.beginAnew(kind < BEGIN_SHARE + NOW_SHARE ? "now" : known);
   }
 

@@ -17,7 +17,7 @@ const KEY_BYTES = 64;
 export const keyOf = ({ by, n }) => `${by}.${n}`;
 
 export class Truth {
-  /** Offsets that answers named. */
+  /** The last offsets that answers named. */
   offsets = [];
   /** Readers of the stream that have to get everything. */
   followers = new Set();
@@ -83,8 +83,8 @@ export class Truth {
   reach(position, offset) {
     if (position <= this.acked.position) return;
     this.acked = { position, offset };
-    if (this.offsets.length < OFFSETS_MAX) this.offsets.push(offset);
-    else this.offsets[this.appends % OFFSETS_MAX] = offset;
+    this.offsets.push(offset);
+    if (this.offsets.length > OFFSETS_MAX) this.offsets.shift();
   }
 
   /** Nobody writes any more: every byte must belong to exactly one append. */

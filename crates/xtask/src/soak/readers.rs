@@ -17,7 +17,7 @@ use crate::setup;
 /// Catch-ups that are read from segments, SSE connections that end while the soak lasts, and
 /// readers that are sent away soon after they have stopped reading.
 const VARS: [&str; 3] =
-    ["SEGMENT_BYTES=262144", "SSE_LIFETIME_MS=30000", "SLOW_READER_TIMEOUT_MS=10000"];
+    ["SEGMENT_BYTES=262144", "SSE_LIFETIME_MS=45000", "SLOW_READER_TIMEOUT_MS=10000"];
 /// Events that readers never cause, whatever they do.
 const DENIED: [&str; 7] = [
     "segment_corrupt",
