@@ -45,7 +45,7 @@ const RAMP_MS_MAX = 600_000;
 const ARRIVING_MAX = 150;
 const SAMPLE_MS = 2000;
 const SHOWN_MS = 10_000;
-const SETTLE_MS = 60_000;
+const SETTLE_MS = 180_000;
 const USAGE =
   "usage: node readers.mjs --url URL [--readers N] [--seconds S] [--seed N] " +
   `[--modes ${Object.keys(MODES).join(",")}] [--stalled PERCENT] [--large SECONDS]`;
@@ -165,6 +165,10 @@ async function ramp(readers, seconds) {
   const started = performance.now();
   const running = [];
   let failure;
+  const shown = setInterval(() => {
+    const text = `${running.length} readers started, ${arriving(readers)} on their way`;
+    process.stdout.write(`${text} to the tail\n`);
+  }, SHOWN_MS);
   for (const [number, reader] of readers.entries()) {
     running.push(reader.run().catch((error) => {
       failure ??= error;
@@ -178,6 +182,7 @@ async function ramp(readers, seconds) {
     }
     if (failure !== undefined) throw failure;
   }
+  clearInterval(shown);
   return { reading: Promise.all(running) };
 }
 

@@ -115,6 +115,8 @@ export class Reader {
     this.offset = undefined;
     this.position = start === "now" ? undefined : start === "-1" ? 0 : positionOf(start);
     this.since = performance.now();
+    /** When bytes have come the last time. */
+    this.movedAt = this.since;
   }
 
   /** Bytes of the log. */
@@ -124,7 +126,10 @@ export class Reader {
       this.position += bytes.length;
       this.totals.bytes += bytes.length;
     }
-    if (parts.length > 0) this.totals.frames += 1;
+    if (parts.length > 0) {
+      this.totals.frames += 1;
+      this.movedAt = performance.now();
+    }
   }
 
   /** Bytes whose end the service names. */
