@@ -190,13 +190,13 @@ const arriving = (readers) =>
   readers.filter((one) => one.truth.followers.has(one) && !one.isAtTail).length;
 
 /** Appends while everybody reads. */
-async function play({ flags, load, memory, watch, totals, readers }) {
+async function play({ flags, load, memory, watch, totals }) {
   const started = performance.now();
   const writing = load.run();
   const sampling = Promise.all([memory.run(SAMPLE_MS), watch.run()]);
   const shown = setInterval(() => {
     const seconds = ((performance.now() - started) / 1000).toFixed(0);
-    const where = summary({ load, totals, readers });
+    const where = `${summary({ load, totals })}; ${load.takeLatency()}`;
     process.stdout.write(`${seconds} s: ${where}; ${watch.summary}; ${inMib(memory.now())}\n`);
   }, SHOWN_MS);
   await Promise.race([writing, sampling, sleep(flags.seconds * 1000)]);

@@ -79,6 +79,7 @@ export class Load {
   truths = [];
   isRunning = false;
   #producers = new Map();
+  #answeredMs = [];
 
   /** Mean pauses: between small appends to a stream, large ones, and those of one socket. */
   constructor(url, random, { pauseMs, largeEveryMs, socketPauseMs }) {
@@ -116,6 +117,13 @@ export class Load {
 
   stop() {
     this.isRunning = false;
+  }
+
+  /** How long answers took; what is counted before this is called is forgotten. */
+  takeLatency() {
+    const sorted = this.#answeredMs.splice(0).sort((a, b) => a - b);
+    const at = (share) => Math.round(sorted[Math.floor(sorted.length * share)] ?? 0);
+    return `POSTs answered after ${at(0.5)} ms (half), ${at(0.99)} ms (99 %)`;
   }
 
   hasRoom(truth) {
@@ -174,7 +182,9 @@ export class Load {
       "producer-epoch": "0",
       "producer-seq": String(n),
     };
+    const started = performance.now();
     const answer = await ask(truth.url, APPENDED, { method: "POST", headers, body: append.body });
+    this.#answeredMs.push(performance.now() - started);
     truth.confirm(append, answer.status === 200 ? answer.next : undefined);
   }
 
