@@ -59,7 +59,7 @@ enum Command {
     Test(test::Args),
     /// Simulate streams under faults, seed by seed
     Sim(sim::Args),
-    /// Run the long tests: 10,000 seeds, the conformance suite three times, 100 kills
+    /// Run the long tests: 10,000 seeds, the conformance suite three times, 100 kills, 2,000 readers
     Soak(soak::Args),
     /// Compare the object store with the streams of a project; changes nothing
     Reconcile(reconcile::Args),

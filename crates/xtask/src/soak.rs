@@ -1,6 +1,7 @@
 //! `cargo xtask soak`: what takes longer than a test may, run before a capability counts as done.
 
 mod kill;
+mod readers;
 
 use std::process::ExitCode;
 
@@ -10,6 +11,7 @@ use crate::paths::Paths;
 use crate::{sim, test};
 
 pub(crate) use kill::{Options as KillOptions, play as play_kill};
+pub(crate) use readers::{Options as ReadersOptions, play as play_readers};
 
 const SEEDS: u64 = 10_000;
 const CONFORMANCE_RUNS: u32 = 3;
@@ -25,11 +27,14 @@ pub(crate) struct Args {
 enum Part {
     /// Kill the host again and again while it moves bytes to the object store
     Kill(KillOptions),
+    /// Let thousands read live, and some of them stop reading
+    Readers(ReadersOptions),
 }
 
 pub(crate) fn run(paths: &Paths, args: &Args) -> Result<ExitCode> {
     let is_ok = match &args.part {
         Some(Part::Kill(options)) => kill::run(paths, options)?,
+        Some(Part::Readers(options)) => readers::run(paths, options)?,
         None => all(paths)?,
     };
     Ok(if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -45,5 +50,8 @@ fn all(paths: &Paths) -> Result<bool> {
     let options = KillOptions::default();
     println!("kill: {} rounds", options.rounds);
     is_ok &= kill::run(paths, &options)?;
+    let options = ReadersOptions::default();
+    println!("readers: {} for {} s", options.readers, options.seconds);
+    is_ok &= readers::run(paths, &options)?;
     Ok(is_ok)
 }

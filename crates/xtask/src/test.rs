@@ -13,6 +13,7 @@ mod demo;
 mod deploy_dry_run;
 mod local_host;
 mod soak_kill;
+mod soak_readers;
 mod vitest;
 mod wasm;
 
@@ -49,6 +50,7 @@ const STEPS: &[Step] = &[
     Step { name: "browser", run: browser::run },
     Step { name: "demo", run: demo::run },
     Step { name: "soak-kill", run: soak_kill::run },
+    Step { name: "soak-readers", run: soak_readers::run },
 ];
 
 #[derive(clap::Args)]

@@ -82,7 +82,7 @@ pub(crate) fn play(
 }
 
 /// Sorts the events of a host's console by name.
-fn count(log: &str, events: &mut BTreeMap<String, Vec<String>>) {
+pub(super) fn count(log: &str, events: &mut BTreeMap<String, Vec<String>>) {
     for line in log.lines() {
         let event = serde_json::from_str::<Value>(line).ok();
         let name = event.as_ref().and_then(|event| event.get("event")).and_then(Value::as_str);
