@@ -13,7 +13,8 @@
 //!         u8 = 1   u64
 //! ```
 //!
-//! The payload of a cold frame is not the bytes but where they are, as JSON.
+//! The payload of a cold frame is not the bytes but where they are, as JSON. Appends and their
+//! answers pass over the same socket: see [`calls`].
 //!
 //! **Invariants.** A frame names the range of the log that it carries, so the edge can trim what it
 //! has and see a gap. Credit is an absolute position: a lost or repeated grant does no harm.
@@ -22,6 +23,8 @@
 //! are ours, so the edge closes the socket and starts again from its last offset.
 //!
 //! **What stays out.** How payloads become SSE events or responses, and when credit is granted.
+
+pub mod calls;
 
 use std::fmt;
 
@@ -39,11 +42,18 @@ pub const FRAME_HEAD_BYTES: usize = 26;
 /// Bytes of an encoded [`Grant`].
 pub const GRANT_BYTES: usize = 9;
 
-const VERSION: u8 = 1;
+/// First byte of an encoded [`Frame`].
+pub const VERSION: u8 = 1;
+/// First byte of an encoded [`Grant`].
+pub const TAG_GRANT: u8 = 1;
+/// First byte of a batch of [`calls`], where a grant has [`TAG_GRANT`].
+pub const TAG_CALLS: u8 = 2;
+/// First byte of a list of answers to calls, where a frame has [`VERSION`].
+pub const TAG_ANSWERS: u8 = 2;
+
 const FLAG_UP_TO_DATE: u8 = 1;
 const FLAG_CLOSED: u8 = 2;
 const FLAG_COLD: u8 = 4;
-const TAG_GRANT: u8 = 1;
 
 /// What a frame says about its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,6 +90,36 @@ impl FrameHead {
         ]
     }
 
+    /// Reads the head of a frame that is `frame_bytes` long. Its payload need not be here.
+    ///
+    /// # Errors
+    /// [`FrameError`], see its variants.
+    pub fn decode(bytes: &[u8], frame_bytes: u64) -> Result<FrameHead, FrameError> {
+        let (&[version, flags], rest) = bytes.split_first_chunk().ok_or(FrameError::Truncated)?;
+        if version != VERSION {
+            return Err(FrameError::UnknownVersion(version));
+        }
+        if flags & !(FLAG_UP_TO_DATE | FLAG_CLOSED | FLAG_COLD) != 0 {
+            return Err(FrameError::UnknownFlags(flags));
+        }
+        let (from, rest) = split_u64(rest)?;
+        let (to, rest) = split_u64(rest)?;
+        let (generation, _) = split_u64(rest)?;
+        let length = to.checked_sub(from).ok_or(FrameError::PayloadLength)?;
+        let cold = flags & FLAG_COLD != 0;
+        if !cold && length.checked_add(FRAME_HEAD_BYTES as u64) != Some(frame_bytes) {
+            return Err(FrameError::PayloadLength);
+        }
+        Ok(FrameHead {
+            from: Position(from),
+            to: Position(to),
+            generation: Generation(generation),
+            up_to_date: flags & FLAG_UP_TO_DATE != 0,
+            closed: flags & FLAG_CLOSED != 0,
+            cold,
+        })
+    }
+
     /// The offset behind the payload.
     #[must_use]
     pub const fn next_offset(&self) -> Offset {
@@ -111,30 +151,8 @@ impl Frame<'_> {
     /// # Errors
     /// [`FrameError`], see its variants.
     pub fn decode(bytes: &[u8]) -> Result<(FrameHead, &[u8]), FrameError> {
-        let (&[version, flags], rest) = bytes.split_first_chunk().ok_or(FrameError::Truncated)?;
-        if version != VERSION {
-            return Err(FrameError::UnknownVersion(version));
-        }
-        if flags & !(FLAG_UP_TO_DATE | FLAG_CLOSED | FLAG_COLD) != 0 {
-            return Err(FrameError::UnknownFlags(flags));
-        }
-        let (from, rest) = split_u64(rest)?;
-        let (to, rest) = split_u64(rest)?;
-        let (generation, payload) = split_u64(rest)?;
-        let length = to.checked_sub(from).ok_or(FrameError::PayloadLength)?;
-        let cold = flags & FLAG_COLD != 0;
-        if !cold && length != payload.len() as u64 {
-            return Err(FrameError::PayloadLength);
-        }
-        let head = FrameHead {
-            from: Position(from),
-            to: Position(to),
-            generation: Generation(generation),
-            up_to_date: flags & FLAG_UP_TO_DATE != 0,
-            closed: flags & FLAG_CLOSED != 0,
-            cold,
-        };
-        Ok((head, payload))
+        let head = FrameHead::decode(bytes, bytes.len() as u64)?;
+        Ok((head, bytes.get(FRAME_HEAD_BYTES..).unwrap_or_default()))
     }
 }
 
@@ -182,6 +200,8 @@ pub enum FrameError {
     UnknownFlags(u8),
     /// The payload is not as long as the fixed part says.
     PayloadLength,
+    /// A text inside does not parse.
+    InvalidText,
 }
 
 impl fmt::Display for FrameError {
@@ -191,6 +211,7 @@ impl fmt::Display for FrameError {
             Self::UnknownVersion(byte) => write!(f, "the frame begins with the byte {byte}"),
             Self::UnknownFlags(flags) => write!(f, "the frame has the unknown flags {flags:#b}"),
             Self::PayloadLength => f.write_str("the payload has not the length of its range"),
+            Self::InvalidText => f.write_str("a text inside the frame does not parse"),
         }
     }
 }
