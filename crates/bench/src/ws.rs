@@ -114,7 +114,7 @@ impl Incoming {
         let known = self.head.len();
         self.head.extend_from_slice(bytes);
         let found = self.head.windows(END.len()).position(|window| window == END);
-        if !self.head.starts_with(b"HTTP/1.1 101 ") && (found.is_some() || known > 0) {
+        if found.is_some() && !self.head.starts_with(b"HTTP/1.1 101 ") {
             bail!("no WebSocket: {}", String::from_utf8_lossy(&self.head));
         }
         let Some(at) = found else {
