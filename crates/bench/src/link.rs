@@ -15,6 +15,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// Bytes that are read from a socket at once.
 pub(crate) const READ_BUFFER_BYTES: usize = 256 << 10;
 
+/// Whether the server has closed a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Connection {
+    Open,
+    Closed,
+}
+
 /// A connection and what has to be sent on it.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -61,25 +68,41 @@ impl Link {
         Ok(())
     }
 
-    /// Reads what there is and hands it to `take` piece by piece.
+    /// Reads what there is and hands it to `take` piece by piece. A server must not close the
+    /// connection.
     pub(crate) fn receive(
         &mut self,
         buffer: &mut [u8],
-        mut take: impl FnMut(&[u8]) -> Result<()>,
+        take: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
+        match self.receive_or_end(buffer, take)? {
+            Connection::Open => Ok(()),
+            Connection::Closed => bail!("the server closed a connection"),
+        }
+    }
+
+    /// As [`Link::receive`], for a connection that the server may close.
+    pub(crate) fn receive_or_end(
+        &mut self,
+        buffer: &mut [u8],
+        mut take: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<Connection> {
         loop {
             match self.stream.read(buffer) {
-                Ok(0) => bail!("the server closed a connection"),
+                Ok(0) => return Ok(Connection::Closed),
                 Ok(read) => {
                     take(buffer.get(..read).unwrap_or_default())?;
                     // A short read has emptied the socket: what comes later is a new event.
                     if read < buffer.len() {
-                        return Ok(());
+                        return Ok(Connection::Open);
                     }
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error).context("receiving"),
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock => return Ok(Connection::Open),
+                    ErrorKind::ConnectionReset => return Ok(Connection::Closed),
+                    ErrorKind::Interrupted => {}
+                    _ => return Err(error).context("receiving"),
+                },
             }
         }
     }

@@ -11,26 +11,34 @@
 //! long a write takes, not by how long the queue grew in the time of a round.
 //!
 //! A long-poll reader asks again, from the offset of its last answer, at once. One that is between
-//! two requests gets the write as soon as it asks.
+//! two requests gets the write as soon as it asks. workerd closes a connection on which it has not
+//! begun to read a request for five seconds; where that happens between requests, to a long-poll
+//! reader of an overloaded server or to the writer, the client connects again, as any would.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use mio::event::Event;
 use mio::{Events, Poll};
 
 use crate::http::{Parser, write_request};
-use crate::link::{self, Link, READ_BUFFER_BYTES};
+use crate::link::{self, Connection, Link, READ_BUFFER_BYTES};
 use crate::load::{Measured, SILENCE_MAX};
 use crate::system;
 use crate::ws::{self, Incoming};
 
+/// Token of the writer's connection; a reader's is its index.
+const WRITER: usize = usize::MAX >> 1;
 /// Time between two writes.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// Bytes of a write, with its marker.
 const WRITE_BYTES: usize = 256;
 const MARKER_DIGITS: usize = 8;
 /// Writes that are delivered before those that count.
-const WARM_UP_WRITES: u64 = 2;
+const WARM_UP_WRITES: u64 = 1;
+/// Readers that ask at once; the others follow when they are attached. An overloaded server closes
+/// connections whose first request it does not come to read.
+const ATTACHING_MAX: usize = 250;
 /// What is written is text, so that no mode encodes it.
 pub(crate) const TEXT: &str = "content-type: text/plain\r\n";
 
@@ -134,16 +142,29 @@ enum Protocol {
     Ws(Incoming),
 }
 
+/// What has come to a reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Received {
+    /// More is to come.
+    Part,
+    /// The last of a response.
+    Response,
+    /// The server has closed the connection.
+    End,
+}
+
 #[derive(Debug)]
 struct Reader {
     link: Link,
     protocol: Protocol,
     markers: Markers,
+    /// Where the last answer of a long-poll said to go on.
+    offset: Option<String>,
 }
 
 impl Reader {
-    fn ask(&mut self, mode: Mode, source: &Source, offset: Option<&str>) -> Result<()> {
-        let target = source.read(mode, self.markers.next, offset);
+    fn ask(&mut self, mode: Mode, source: &Source) -> Result<()> {
+        let target = source.read(mode, self.markers.next, self.offset.as_deref());
         let headers = if mode == Mode::Ws { ws::UPGRADE } else { "" };
         self.link.send(|out| write_request(out, "GET", &target, headers, b""))
     }
@@ -156,18 +177,22 @@ impl Reader {
         }
     }
 
-    /// Takes what has come; `true` when the response is complete.
-    fn receive(&mut self, buffer: &mut [u8]) -> Result<bool> {
+    /// Takes what has come.
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<Received> {
         let mut done = false;
         let (protocol, markers) = (&mut self.protocol, &mut self.markers);
-        self.link.receive(buffer, |bytes| match protocol {
+        let connection = self.link.receive_or_end(buffer, |bytes| match protocol {
             Protocol::Http(parser) => {
                 done |= parser.push_and(bytes, &mut |part| markers.scan(part))?;
                 Ok(())
             }
             Protocol::Ws(incoming) => incoming.push(bytes, &mut |part| markers.scan(part.bytes)),
         })?;
-        Ok(done)
+        Ok(match (connection, done) {
+            (_, true) => Received::Response,
+            (Connection::Open, false) => Received::Part,
+            (Connection::Closed, false) => Received::End,
+        })
     }
 
     /// What follows a complete response: a long-poll asks again.
@@ -176,16 +201,26 @@ impl Reader {
         if mode != Mode::LongPoll || !matches!(parser.status(), 200 | 204) {
             bail!("a live read ended: {}", parser.excerpt());
         }
-        let offset = parser.header("stream-next-offset").map(str::to_owned);
+        self.offset = parser.header("stream-next-offset").map(str::to_owned);
         parser.reset();
-        self.ask(mode, source, offset.as_deref())
+        self.ask(mode, source)
+    }
+
+    /// Asks once more on a connection of its own, when the server has closed one without a word.
+    fn connect_again(&mut self, link: Link, mode: Mode, source: &Source) -> Result<()> {
+        if mode != Mode::LongPoll || self.is_attached() {
+            bail!("the server closed the connection of a reader");
+        }
+        self.link = link;
+        self.ask(mode, source)
     }
 }
 
 /// The connection that writes.
 #[derive(Debug)]
 struct Writer {
-    link: Link,
+    /// Absent when the server has closed it between two writes.
+    link: Option<Link>,
     parser: Parser,
     writes: u64,
     answered: u64,
@@ -196,13 +231,16 @@ impl Writer {
         let body = body(self.writes);
         self.writes += 1;
         self.parser.reset();
-        self.link.send(|out| write_request(out, "POST", &source.write(), TEXT, &body))
+        let link = self.link.as_mut().context("the writer has no connection")?;
+        link.send(|out| write_request(out, "POST", &source.write(), TEXT, &body))
     }
 
     fn receive(&mut self, buffer: &mut [u8]) -> Result<()> {
+        let Some(link) = &mut self.link else { return Ok(()) };
+        link.flush()?;
         let parser = &mut self.parser;
         let mut done = false;
-        self.link.receive(buffer, |bytes| {
+        let connection = link.receive_or_end(buffer, |bytes| {
             done |= parser.push(bytes)?;
             Ok(())
         })?;
@@ -212,12 +250,19 @@ impl Writer {
             }
             self.answered += 1;
         }
+        if connection == Connection::Closed {
+            if self.answered < self.writes {
+                bail!("the server closed the connection of a write");
+            }
+            self.link = None;
+        }
         Ok(())
     }
 }
 
 /// Readers that are attached to one source, and its writer.
 pub(crate) struct Audience {
+    port: u16,
     mode: Mode,
     source: Source,
     poll: Poll,
@@ -227,6 +272,8 @@ pub(crate) struct Audience {
     attached: usize,
     /// Readers that have every write.
     complete: usize,
+    /// Connections that the server has closed between two requests.
+    reconnects: u64,
     buffer: Vec<u8>,
 }
 
@@ -234,35 +281,38 @@ impl Audience {
     /// Attaches readers. Those of SSE and WebSocket are known to be attached afterwards; of a
     /// long-poll only its answer is ever seen.
     pub(crate) fn attach(port: u16, mode: Mode, readers: usize, source: Source) -> Result<Self> {
-        let poll = Poll::new()?;
-        let connect = |index| -> Result<Reader> {
-            let protocol = match mode {
-                Mode::Ws => Protocol::Ws(Incoming::new()),
-                Mode::Sse | Mode::LongPoll => Protocol::Http(Parser::counting()),
-            };
-            let link = Link::connect(port, &poll, index)?;
-            let mut reader = Reader { link, protocol, markers: Markers::default() };
-            reader.ask(mode, &source, None)?;
-            Ok(reader)
-        };
-        let connected = (0..readers).map(connect).collect::<Result<_>>()?;
-        let link = Link::connect(port, &poll, readers)?;
-        let writer = Writer { link, parser: Parser::counting(), writes: 0, answered: 0 };
-        let buffer = vec![0; READ_BUFFER_BYTES];
         let mut audience = Self {
+            port,
             mode,
             source,
-            poll,
-            readers: connected,
-            writer,
+            poll: Poll::new()?,
+            readers: Vec::with_capacity(readers),
+            writer: Writer { link: None, parser: Parser::counting(), writes: 0, answered: 0 },
             attached: 0,
             complete: readers,
-            buffer,
+            reconnects: 0,
+            buffer: vec![0; READ_BUFFER_BYTES],
         };
-        if mode != Mode::LongPoll {
-            audience.run_until(|audience| audience.attached == readers)?;
+        for index in 0..readers {
+            audience.add(index)?;
+            let wave = index + 1;
+            if mode != Mode::LongPoll && (wave % ATTACHING_MAX == 0 || wave == readers) {
+                audience.run_until(|audience| audience.attached == wave)?;
+            }
         }
         Ok(audience)
+    }
+
+    fn add(&mut self, index: usize) -> Result<()> {
+        let protocol = match self.mode {
+            Mode::Ws => Protocol::Ws(Incoming::new()),
+            Mode::Sse | Mode::LongPoll => Protocol::Http(Parser::counting()),
+        };
+        let link = Link::connect(self.port, &self.poll, index)?;
+        let mut reader = Reader { link, protocol, markers: Markers::default(), offset: None };
+        reader.ask(self.mode, &self.source)?;
+        self.readers.push(reader);
+        Ok(())
     }
 
     /// Reads on for a while.
@@ -292,6 +342,9 @@ impl Audience {
             }
             self.idle((sent + INTERVAL).saturating_duration_since(Instant::now()))?;
         }
+        if self.reconnects > 0 {
+            eprintln!("    {} connections were closed between requests", self.reconnects);
+        }
         measured.elapsed = opens.elapsed();
         measured.server_cpu = Some(cpu().saturating_sub(cpu_before));
         Ok(measured)
@@ -300,6 +353,9 @@ impl Audience {
     /// One write: when it was sent, and when the last reader had it.
     fn deliver(&mut self) -> Result<(Instant, Instant)> {
         self.complete = 0;
+        if self.writer.link.is_none() {
+            self.writer.link = Some(Link::connect(self.port, &self.poll, WRITER)?);
+        }
         let sent = Instant::now();
         self.writer.write(&self.source)?;
         self.run_until(|audience| audience.complete == audience.readers.len())?;
@@ -334,33 +390,40 @@ impl Audience {
         let mut progress = false;
         for event in &events {
             let index = event.token().0;
-            let Some(reader) = self.readers.get_mut(index) else {
-                if event.is_writable() {
-                    self.writer.link.flush()?;
-                }
-                if event.is_readable() {
-                    self.writer.receive(&mut self.buffer)?;
-                }
+            if index == WRITER {
+                self.writer.receive(&mut self.buffer)?;
                 progress = true;
-                continue;
-            };
-            if event.is_writable() {
-                reader.link.flush()?;
-            }
-            if !event.is_readable() {
-                continue;
-            }
-            let (attached, seen) = (reader.is_attached(), reader.markers.next);
-            let done = reader.receive(&mut self.buffer).with_context(|| self.mode.word())?;
-            self.attached += usize::from(!attached && reader.is_attached());
-            let now_seen = reader.markers.next;
-            progress |= !attached || now_seen > seen;
-            self.complete += usize::from(now_seen > seen && now_seen == self.writer.writes);
-            if done {
-                reader.go_on(self.mode, &self.source)?;
+            } else {
+                progress |= self.serve(index, event)?;
             }
         }
         Ok(progress)
+    }
+
+    /// Takes an event of a reader. Whether it got any further.
+    fn serve(&mut self, index: usize, event: &Event) -> Result<bool> {
+        let Some(reader) = self.readers.get_mut(index) else { return Ok(false) };
+        if event.is_writable() {
+            reader.link.flush()?;
+        }
+        if !event.is_readable() {
+            return Ok(false);
+        }
+        let (was_attached, seen) = (reader.is_attached(), reader.markers.next);
+        let received = reader.receive(&mut self.buffer).with_context(|| self.mode.word())?;
+        self.attached += usize::from(!was_attached && reader.is_attached());
+        let now_seen = reader.markers.next;
+        self.complete += usize::from(now_seen > seen && now_seen == self.writer.writes);
+        match received {
+            Received::Part => {}
+            Received::Response => reader.go_on(self.mode, &self.source)?,
+            Received::End => {
+                self.reconnects += 1;
+                let link = Link::connect(self.port, &self.poll, index)?;
+                reader.connect_again(link, self.mode, &self.source)?;
+            }
+        }
+        Ok(!was_attached || now_seen > seen)
     }
 }
 

@@ -33,10 +33,12 @@ pub(super) fn latency(
     link::allow_connections(readers as u64)?;
     let host = bench.host_with("live", &[LONG_SSE])?;
     // A write to thousands takes long: fewer of them say as much.
-    let writes = match readers {
-        ..=100 => 30,
-        101..=1000 => 15,
-        _ => 6,
+    let writes = match (mode, readers) {
+        (_, ..=100) => 30,
+        (Mode::LongPoll, 101..=1000) => 6,
+        (_, 101..=1000) => 12,
+        (Mode::LongPoll, _) => 3,
+        _ => 5,
     };
     let settings = Settings {
         rounds: bench.settings.rounds.min(ROUNDS_MAX),
@@ -47,8 +49,14 @@ pub(super) fn latency(
         let mut audience = Audience::attach(host.port(), mode, readers, source)?;
         audience.measure(writes, host.workerd())
     };
-    let ours = |round| measure(&host, stream(&host, &format!("{name}-{round}"))?);
-    let other = |round| measure(&bench.ceiling, Source::Bare { name: format!("{name}-{round}") });
+    let ours = |round| {
+        let source = stream(&host, &format!("{name}-{round}"))?;
+        measure(&host, source).context("ours").inspect_err(|_| eprintln!("{}", host.log()))
+    };
+    let other = |round| {
+        let source = Source::Bare { name: format!("{name}-{round}") };
+        measure(&bench.ceiling, source).context("the ceiling")
+    };
     let pair = interleave(&settings, (&host, ours), (&bench.ceiling, other))?;
     let target = Some(Target::RatioMax(1.5));
     let p99 = outcome(name, "ms p99", &pair, (|s| s.p99_ms, 1.0), target);
