@@ -11,9 +11,10 @@
 //! long a write takes, not by how long the queue grew in the time of a round.
 //!
 //! A long-poll reader asks again, from the offset of its last answer, at once. One that is between
-//! two requests gets the write as soon as it asks. workerd closes a connection on which it has not
-//! begun to read a request for five seconds; where that happens between requests, to a long-poll
-//! reader of an overloaded server or to the writer, the client connects again, as any would.
+//! two requests gets the write as soon as it asks. An overloaded workerd closes connections whose
+//! request it does not come to read in time; where nothing of an answer has come, the client
+//! connects again, as any would, and so does the writer between two writes. That is counted and
+//! told.
 
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,8 @@ const WARM_UP_WRITES: u64 = 1;
 /// Readers that ask at once; the others follow when they are attached. An overloaded server closes
 /// connections whose first request it does not come to read.
 const ATTACHING_MAX: usize = 250;
+/// Connections that may be closed before the server counts as broken.
+const RECONNECTS_MAX: u64 = 10_000;
 /// What is written is text, so that no mode encodes it.
 pub(crate) const TEXT: &str = "content-type: text/plain\r\n";
 
@@ -208,8 +211,9 @@ impl Reader {
 
     /// Asks once more on a connection of its own, when the server has closed one without a word.
     fn connect_again(&mut self, link: Link, mode: Mode, source: &Source) -> Result<()> {
-        if mode != Mode::LongPoll || self.is_attached() {
-            bail!("the server closed the connection of a reader");
+        if self.is_attached() {
+            let seen = self.markers.next;
+            bail!("the server closed an attached reader that has {seen} writes");
         }
         self.link = link;
         self.ask(mode, source)
@@ -419,6 +423,9 @@ impl Audience {
             Received::Response => reader.go_on(self.mode, &self.source)?,
             Received::End => {
                 self.reconnects += 1;
+                if self.reconnects > RECONNECTS_MAX {
+                    bail!("the server has closed {} connections", self.reconnects);
+                }
                 let link = Link::connect(self.port, &self.poll, index)?;
                 reader.connect_again(link, self.mode, &self.source)?;
             }
