@@ -28,7 +28,7 @@ const miniflare = new Miniflare({
   name: "ceiling",
   compatibilityDate: COMPATIBILITY_DATE,
   modulesRoot: HERE,
-  modules: [{ type: "ESModule", path: join(HERE, "index.js") }],
+  modules: ["index.js", "edge.js"].map((file) => ({ type: "ESModule", path: join(HERE, file) })),
   r2Buckets: { BUCKET: "ceiling" },
   durableObjects: { BARE: { className: "Bare", useSQLite: true } },
   unsafeDirectSockets: [{ host: HOST, port: Number(flags.port) }],

@@ -6,9 +6,17 @@
 //   GET  /worker/bytes?N       the Worker answers with N bytes, without an object
 //   PUT  /worker/r2/NAME       the Worker stores the body in the bucket and answers 204
 //   GET  /worker/r2/NAME?FROM-LENGTH  the Worker passes a range of it on, unread
+//   POST /object/live/NAME     the object stores the body as one row, sends it to every
+//                              reader and answers 204
+//   GET  /edge/sse/NAME?SEEN, /edge/ws/NAME?SEEN, /edge/long-poll/NAME?SEEN
+//                              the Worker in edge.js reads on from the body of that number
+//   GET  /edge/ack/NAME        a WebSocket whose every frame the object acks
 //
 // The Worker in front forwards to the object exactly as ours does: by name, with the
 // request as it came. Plain JavaScript without headers or checks, so the stricter ceiling.
+import { serve } from "./edge.js";
+
+const ACK = '{"ack":{"id":0}}';
 const bytesBySize = new Map();
 
 function bytes(query) {
@@ -26,12 +34,18 @@ function queryOf(url) {
 
 export class Bare {
   constructor(ctx) {
+    this.ctx = ctx;
     this.sql = ctx.storage.sql;
     this.ready = false;
+    // What was sent to readers: a long-poll may come between two of them.
+    this.bodies = [];
+    this.readers = new Set(ctx.getWebSockets());
   }
 
   async fetch(request) {
     const { url } = request;
+    if (url.includes("/edge/")) return this.accept(url);
+    if (url.includes("/object/live/")) return this.broadcast(await request.text());
     if (url.includes("/object/row/")) return this.row(await request.arrayBuffer());
     if (url.includes("/object/body/")) {
       await request.arrayBuffer();
@@ -47,6 +61,30 @@ export class Bare {
     }
     this.sql.exec("INSERT INTO rows (body) VALUES (?)", body);
     return new Response(null, { status: 204 });
+  }
+
+  accept(url) {
+    const [client, server] = Object.values(new WebSocketPair());
+    this.ctx.acceptWebSocket(server);
+    if (!url.includes("/edge/ack/")) this.readers.add(server);
+    const missed = this.bodies.slice(Number(queryOf(url)));
+    if (missed.length > 0) server.send(missed.join(""));
+    return new Response(null, { status: 101, webSocket: client });
+  }
+
+  broadcast(body) {
+    const stored = this.row(body);
+    this.bodies.push(body);
+    for (const reader of this.readers) reader.send(body);
+    return stored;
+  }
+
+  webSocketMessage(socket) {
+    socket.send(ACK);
+  }
+
+  webSocketClose(socket) {
+    this.readers.delete(socket);
   }
 }
 
@@ -67,6 +105,7 @@ export default {
   fetch(request, env) {
     const { url } = request;
     if (url.includes("/worker/r2/")) return bucket(request, env);
+    if (url.includes("/edge/")) return serve(request, env);
     const at = url.indexOf("/object/");
     if (at < 0) return bytes(queryOf(url));
     const end = url.indexOf("?", at);

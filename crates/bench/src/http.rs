@@ -97,22 +97,40 @@ impl Parser {
         })
     }
 
+    /// Whether the head of the response is there.
+    pub(crate) fn has_head(&self) -> bool {
+        self.state != State::Head
+    }
+
     /// Takes the next bytes; `true` when the response is complete.
     ///
     /// # Errors
     /// What is not HTTP as described above.
-    pub(crate) fn push(&mut self, mut bytes: &[u8]) -> Result<bool> {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<bool> {
+        self.push_and(bytes, &mut |_| Ok(()))
+    }
+
+    /// Takes the next bytes and shows those of the body, decoded, to `sink`; `true` when the
+    /// response is complete.
+    ///
+    /// # Errors
+    /// What is not HTTP as described above; errors of `sink`.
+    pub(crate) fn push_and(
+        &mut self,
+        mut bytes: &[u8],
+        sink: &mut impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<bool> {
         while !bytes.is_empty() {
             bytes = match self.state {
                 State::Head => self.push_head(bytes)?,
                 State::Length(missing) => {
-                    let (taken, rest) = self.take_body(bytes, missing);
+                    let (taken, rest) = self.take_body(bytes, missing, sink)?;
                     let missing = missing - taken;
                     self.state = if missing == 0 { State::Done } else { State::Length(missing) };
                     rest
                 }
                 State::Chunk(missing) => {
-                    let (taken, rest) = self.take_body(bytes, missing);
+                    let (taken, rest) = self.take_body(bytes, missing, sink)?;
                     let missing = missing - taken;
                     self.state = if missing == 0 { State::ChunkEnd } else { State::Chunk(missing) };
                     rest
@@ -160,13 +178,19 @@ impl Parser {
         Ok(())
     }
 
-    fn take_body<'a>(&mut self, bytes: &'a [u8], missing: u64) -> (u64, &'a [u8]) {
+    fn take_body<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        missing: u64,
+        sink: &mut impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<(u64, &'a [u8])> {
         let taken = usize::try_from(missing).unwrap_or(usize::MAX).min(bytes.len());
         let (part, rest) = bytes.split_at_checked(taken).unwrap_or((bytes, &[]));
         let room = self.keep.saturating_sub(self.body.len());
         self.body.extend_from_slice(part.get(..room.min(part.len())).unwrap_or_default());
         self.body_bytes += part.len() as u64;
-        (part.len() as u64, rest)
+        sink(part)?;
+        Ok((part.len() as u64, rest))
     }
 
     fn push_line<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8]> {

@@ -9,20 +9,17 @@
 //! is in flight is awaited, so a server is idle when the next measurement starts. Any unexpected
 //! status or length ends the benchmark.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use hdrhistogram::Histogram;
-use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll};
 
 use crate::http::Parser;
+use crate::link::{self, Link, READ_BUFFER_BYTES};
 
 /// A server that does not react for so long is broken.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
-const READ_BUFFER_BYTES: usize = 256 << 10;
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// Which request is due: connection, and how many this connection sent before.
 #[derive(Clone, Copy, Debug)]
@@ -67,9 +64,28 @@ pub(crate) struct Measured {
     pub(crate) elapsed: Duration,
     /// Latencies in microseconds.
     pub(crate) latency_us: Histogram<u64>,
+    /// CPU time of the server for what was answered, where it did other things as well.
+    pub(crate) server_cpu: Option<Duration>,
 }
 
 impl Measured {
+    pub(crate) fn nothing() -> Result<Self> {
+        Ok(Self {
+            counted: 0,
+            answered: 0,
+            elapsed: Duration::ZERO,
+            latency_us: Histogram::new_with_bounds(1, 120_000_000, 3)?,
+            server_cpu: None,
+        })
+    }
+
+    /// Counts one answer to what was sent at `started`.
+    pub(crate) fn count(&mut self, started: Instant, now: Instant) {
+        self.counted += 1;
+        let latency_us = u64::try_from((now - started).as_micros()).unwrap_or(u64::MAX);
+        self.latency_us.saturating_record(latency_us);
+    }
+
     /// Requests a second.
     pub(crate) fn rate(&self) -> f64 {
         self.counted as f64 / self.elapsed.as_secs_f64()
@@ -82,10 +98,7 @@ impl Measured {
 }
 
 struct Connection {
-    stream: TcpStream,
-    out: Vec<u8>,
-    /// Bytes of `out` that were sent.
-    sent: usize,
+    link: Link,
     parser: Parser,
     started: Instant,
     requests: u64,
@@ -94,7 +107,7 @@ struct Connection {
 }
 
 /// The time that counts, and what was counted in it.
-struct Window {
+pub(crate) struct Window {
     opens: Instant,
     closes: Option<Instant>,
     requests_left: u64,
@@ -102,7 +115,7 @@ struct Window {
 }
 
 impl Window {
-    fn new(until: Until) -> Result<Self> {
+    pub(crate) fn new(until: Until) -> Result<Self> {
         let now = Instant::now();
         let (opens, closes, requests_left) = match until {
             Until::Time { warm_up, counted } => {
@@ -110,17 +123,11 @@ impl Window {
             }
             Until::Requests(requests) => (now, None, requests),
         };
-        let measured = Measured {
-            counted: 0,
-            answered: 0,
-            elapsed: Duration::ZERO,
-            latency_us: Histogram::new_with_bounds(1, 120_000_000, 3)?,
-        };
-        Ok(Self { opens, closes, requests_left, measured })
+        Ok(Self { opens, closes, requests_left, measured: Measured::nothing()? })
     }
 
     /// Whether one more request may be sent.
-    fn take(&mut self, now: Instant) -> bool {
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
         let open = self.requests_left > 0 && self.closes.is_none_or(|closes| now < closes);
         if open {
             self.requests_left = self.requests_left.saturating_sub(1);
@@ -128,14 +135,17 @@ impl Window {
         open
     }
 
-    fn count(&mut self, started: Instant, now: Instant) {
+    pub(crate) fn count(&mut self, started: Instant, now: Instant) {
         self.measured.answered += 1;
-        if now < self.opens || self.closes.is_some_and(|closes| now >= closes) {
-            return;
+        if now >= self.opens && self.closes.is_none_or(|closes| now < closes) {
+            self.measured.count(started, now);
         }
-        self.measured.counted += 1;
-        let latency_us = u64::try_from((now - started).as_micros()).unwrap_or(u64::MAX);
-        self.measured.latency_us.saturating_record(latency_us);
+    }
+
+    /// What was measured, at the end.
+    pub(crate) fn close(mut self) -> Measured {
+        self.measured.elapsed = self.closes.unwrap_or_else(Instant::now) - self.opens;
+        self.measured
     }
 }
 
@@ -156,7 +166,7 @@ pub(crate) fn run(load: &Load, mut request: impl FnMut(Turn, &mut Vec<u8>)) -> R
     }
     let mut active = connections.iter().filter(|connection| connection.waiting).count();
     while active > 0 {
-        poll.poll(&mut events, Some(SILENCE_MAX)).or_else(ignore_interruption)?;
+        link::wait(&mut poll, &mut events, SILENCE_MAX)?;
         if events.is_empty() {
             bail!("{active} requests unanswered for {SILENCE_MAX:?}");
         }
@@ -164,7 +174,7 @@ pub(crate) fn run(load: &Load, mut request: impl FnMut(Turn, &mut Vec<u8>)) -> R
             let index = event.token().0;
             let Some(connection) = connections.get_mut(index) else { continue };
             if event.is_writable() {
-                connection.flush()?;
+                connection.link.flush()?;
             }
             if !event.is_readable() || !connection.receive(&mut buffer)? {
                 continue;
@@ -179,26 +189,14 @@ pub(crate) fn run(load: &Load, mut request: impl FnMut(Turn, &mut Vec<u8>)) -> R
             }
         }
     }
-    let end = window.closes.unwrap_or_else(Instant::now);
-    window.measured.elapsed = end - window.opens;
-    Ok(window.measured)
+    Ok(window.close())
 }
 
 fn connect(load: &Load, poll: &Poll) -> Result<Vec<Connection>> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, load.port));
     (0..load.connections)
         .map(|index| {
-            // Connected while blocking: the backlog is shorter than the largest scenario.
-            let stream = std::net::TcpStream::connect(address).context("connecting")?;
-            stream.set_nodelay(true)?;
-            stream.set_nonblocking(true)?;
-            let mut stream = TcpStream::from_std(stream);
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            poll.registry().register(&mut stream, Token(index), interest)?;
             Ok(Connection {
-                stream,
-                out: Vec::new(),
-                sent: 0,
+                link: Link::connect(load.port, poll, index)?,
                 parser: Parser::counting(),
                 started: Instant::now(),
                 requests: 0,
@@ -208,58 +206,26 @@ fn connect(load: &Load, poll: &Poll) -> Result<Vec<Connection>> {
         .collect()
 }
 
-fn ignore_interruption(error: std::io::Error) -> std::io::Result<()> {
-    match error.kind() {
-        ErrorKind::Interrupted => Ok(()),
-        _ => Err(error),
-    }
-}
-
 impl Connection {
     fn send(&mut self, index: usize, request: &mut impl FnMut(Turn, &mut Vec<u8>)) -> Result<()> {
-        self.out.clear();
-        self.sent = 0;
-        request(Turn { connection: index, request: self.requests }, &mut self.out);
+        let turn = Turn { connection: index, request: self.requests };
         self.requests += 1;
         self.parser.reset();
         self.waiting = true;
         self.started = Instant::now();
-        self.flush()
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        while let Some(rest) = self.out.get(self.sent..).filter(|rest| !rest.is_empty()) {
-            match self.stream.write(rest) {
-                Ok(written) => self.sent += written,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error).context("sending"),
-            }
-        }
-        Ok(())
+        self.link.send(|out| request(turn, out))
     }
 
     /// Reads what there is; `true` when the response is complete.
     fn receive(&mut self, buffer: &mut [u8]) -> Result<bool> {
-        let mut done = false;
-        loop {
-            match self.stream.read(buffer) {
-                Ok(0) => bail!("the server closed a connection"),
-                Ok(read) => {
-                    if !self.waiting {
-                        bail!("bytes that nobody asked for");
-                    }
-                    done |= self.parser.push(buffer.get(..read).unwrap_or_default())?;
-                    // A short read has emptied the socket: what comes later is a new event.
-                    if read < buffer.len() {
-                        break;
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error).context("receiving"),
+        let (mut done, waiting) = (false, self.waiting);
+        self.link.receive(buffer, |bytes| {
+            if !waiting {
+                bail!("bytes that nobody asked for");
             }
-        }
+            done |= self.parser.push(bytes)?;
+            Ok(())
+        })?;
         self.waiting &= !done;
         Ok(done)
     }

@@ -5,7 +5,10 @@
 //! state on a real disk; each scenario measures both in turns ([`rounds`]). Absolute numbers
 //! depend on the machine, ratios much less.
 //!
-//! - [`load`], [`http`]: the load generator.
+//! - [`load`], [`http`]: the load generator of requests.
+//! - [`live`], [`pipeline`], [`ws`]: the load generators of live readers and of appends over a
+//!   WebSocket.
+//! - [`link`]: what all of them stand on.
 //! - [`host`], [`system`]: workerd as a process.
 //! - [`scenarios`]: what is measured, one file a topic.
 //! - [`report`]: targets, table, JSON.
@@ -17,11 +20,15 @@
 
 mod host;
 mod http;
+mod link;
+mod live;
 mod load;
+mod pipeline;
 mod report;
 mod rounds;
 mod scenarios;
 mod system;
+mod ws;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -79,6 +86,7 @@ fn run(args: &Args) -> Result<()> {
         rounds: args.rounds.max(1),
         counted: Duration::try_from_secs_f64(args.seconds).context("--seconds")?,
         patience: Duration::from_secs(args.patience),
+        time_max: Duration::MAX,
     };
     let mut outcomes: Vec<Outcome> = Vec::new();
     let mut peaks = Peaks::default();

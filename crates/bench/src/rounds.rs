@@ -35,6 +35,8 @@ pub(crate) struct Settings {
     pub(crate) counted: Duration,
     /// Longest wait for a quiet machine before a round.
     pub(crate) patience: Duration,
+    /// No further round begins after this time, once there is one that counts.
+    pub(crate) time_max: Duration,
 }
 
 impl Settings {
@@ -77,8 +79,10 @@ pub(crate) fn interleave(
     let mut all: Vec<(Sample, Sample)> = Vec::new();
     let noise = |(ours, other): &(Sample, Sample)| ours.foreign_cores.max(other.foreign_cores);
     let wanted = usize::try_from(settings.rounds).unwrap_or(usize::MAX);
+    let started = Instant::now();
     for round in 0..settings.rounds_max() {
-        if all.iter().filter(|both| noise(both) <= QUIET_CORES).count() >= wanted {
+        let quiet = all.iter().filter(|both| noise(both) <= QUIET_CORES).count();
+        if quiet >= wanted || (!all.is_empty() && started.elapsed() > settings.time_max) {
             break;
         }
         wait_for_quiet(settings.patience);
@@ -127,7 +131,8 @@ fn sample(host: &Host, measure: impl FnOnce() -> Result<Measured>) -> Result<Sam
         p50_ms: measured.latency_ms(0.5),
         p90_ms: measured.latency_ms(0.9),
         p99_ms: measured.latency_ms(0.99),
-        cpu_us: server * 1e6 / (measured.answered as f64).max(1.0),
+        cpu_us: measured.server_cpu.map_or(server, |cpu| cpu.as_secs_f64()) * 1e6
+            / (measured.answered as f64).max(1.0),
         foreign_cores: (foreign / elapsed).max(0.0),
     })
 }

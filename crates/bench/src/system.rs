@@ -47,8 +47,17 @@ pub(crate) fn machine_cpu_time() -> Option<Duration> {
 
 /// Largest resident size that a process ever had, in bytes.
 pub(crate) fn peak_memory(id: u32) -> Option<u64> {
+    status_bytes(id, "VmHWM:")
+}
+
+/// Resident size of a process, in bytes.
+pub(crate) fn resident_memory(id: u32) -> Option<u64> {
+    status_bytes(id, "VmRSS:")
+}
+
+fn status_bytes(id: u32, key: &str) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }

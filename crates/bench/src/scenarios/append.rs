@@ -58,7 +58,7 @@ pub(super) fn large(bench: &Bench, name: &str) -> Result<Vec<Outcome>> {
 
 /// JSON arrays of 100 small messages.
 pub(super) fn batches(bench: &Bench, name: &str) -> Result<Vec<Outcome>> {
-    let body = batch()?;
+    let body = small_messages(BATCH_MESSAGES)?;
     let body = body.as_bytes();
     let kind = Kind { connections: 16, headers: JSON, body, ceiling: "body" };
     let pair = compare(bench, name, &kind)?;
@@ -67,9 +67,10 @@ pub(super) fn batches(bench: &Bench, name: &str) -> Result<Vec<Outcome>> {
     Ok(vec![outcome(name, "messages/s", &pair, (|s| s.rate, scale), target)])
 }
 
-fn batch() -> Result<String> {
+/// A JSON array of so many small messages.
+pub(super) fn small_messages(messages: usize) -> Result<String> {
     let mut body = String::from("[");
-    for number in 0..BATCH_MESSAGES {
+    for number in 0..messages {
         let comma = if number == 0 { "" } else { "," };
         write!(body, r#"{comma}{{"n":{number},"text":"small message"}}"#)?;
     }

@@ -5,7 +5,10 @@ mod cold;
 mod cost;
 mod footprint;
 mod length;
+mod live;
+mod memory;
 mod read;
+mod ws_append;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +17,7 @@ use anyhow::Result;
 
 use crate::host::Host;
 use crate::http::{Client, write_request};
+use crate::live::Mode;
 use crate::load::{self, Expected, Load, Measured, Until};
 use crate::report::{Outcome, Target};
 use crate::rounds::{Pair, Sample, Settings};
@@ -56,6 +60,21 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("rotate", cold::rotate),
     ("length-1m", |bench, name| length::compare(bench, name, 1_000_000)),
     ("length-10m", |bench, name| length::compare(bench, name, 10_000_000)),
+    ("ws-append-1", ws_append::single),
+    ("ws-append-50", ws_append::batches),
+    ("live-long-poll-1", |bench, name| live::latency(bench, name, (Mode::LongPoll, 1))),
+    ("live-long-poll-100", |bench, name| live::latency(bench, name, (Mode::LongPoll, 100))),
+    ("live-long-poll-1000", |bench, name| live::latency(bench, name, (Mode::LongPoll, 1_000))),
+    ("live-long-poll-5000", |bench, name| live::latency(bench, name, (Mode::LongPoll, 5_000))),
+    ("live-sse-1", |bench, name| live::latency(bench, name, (Mode::Sse, 1))),
+    ("live-sse-100", |bench, name| live::latency(bench, name, (Mode::Sse, 100))),
+    ("live-sse-1000", |bench, name| live::latency(bench, name, (Mode::Sse, 1_000))),
+    ("live-sse-5000", |bench, name| live::latency(bench, name, (Mode::Sse, 5_000))),
+    ("live-ws-1", |bench, name| live::latency(bench, name, (Mode::Ws, 1))),
+    ("live-ws-100", |bench, name| live::latency(bench, name, (Mode::Ws, 100))),
+    ("live-ws-1000", |bench, name| live::latency(bench, name, (Mode::Ws, 1_000))),
+    ("live-ws-5000", |bench, name| live::latency(bench, name, (Mode::Ws, 5_000))),
+    ("memory-reader", memory::readers),
     ("cost-1", |bench, name| cost::appends(bench, name, (1, 2_000), 1.50)),
     ("cost-64", |bench, name| cost::appends(bench, name, (64, 20_000), 0.75)),
     ("wasm-size", footprint::wasm_size),
@@ -104,6 +123,11 @@ impl Bench {
     /// A further host of ours, with variables of its own.
     fn host_with(&self, name: &str, vars: &[&str]) -> Result<Host> {
         Host::start(&self.root.join(OURS), &self.state.join(name), vars)
+    }
+
+    /// A further host of the ceiling.
+    fn ceiling_host(&self, name: &str) -> Result<Host> {
+        Host::start(&self.root.join(CEILING), &self.state.join(name), &[])
     }
 
     /// Sends one request over and over.
