@@ -1,0 +1,634 @@
+// Appends over a socket: judged like POSTs, in the order they came, and answered in that order.
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+
+import {
+  BINARY_TYPE,
+  JSON_TYPE,
+  MIB,
+  SERVER,
+  append,
+  appended,
+  close,
+  created,
+  expectError,
+  expectSameBytes,
+  freshStream,
+  head,
+  nextOffset,
+  positionOf,
+  producer,
+  randomBuffer,
+  readBytes,
+  readMessages,
+  seeded,
+  sleep,
+  tail,
+} from "./client.mjs";
+import { TEXT_TYPE } from "./cold.mjs";
+import { Host } from "./host.mjs";
+import { SAFE_INTEGER_MAX, SocketReader } from "./ws_client.mjs";
+
+const base64 = (bytes) => Buffer.from(bytes).toString("base64");
+
+async function stream(type = JSON_TYPE, { server = SERVER, ...options } = {}) {
+  const url = freshStream("ws-appends", server);
+  await created(url, { type, ...options });
+  return url;
+}
+
+/** A stream, and a socket that appends to it and reads from its tail on. */
+async function attached(type, options) {
+  const url = await stream(type, options);
+  return { url, socket: await SocketReader.open(url, "now") };
+}
+
+async function messagesOf(url, count) {
+  const messages = await readMessages(url);
+  expect(messages).toHaveLength(count);
+  return messages;
+}
+
+describe("an ack", () => {
+  test("names the offset that HEAD and a POST's answer name", async () => {
+    const { url, socket } = await attached();
+    for (let n = 0; n < 10; n += 1) {
+      const { streamNextOffset, ...rest } = await socket.acked({ payload: { n } });
+      expect(rest).toEqual({ id: n + 1 });
+      expect(streamNextOffset).toBe(await tail(url));
+      const posted = await appended(url, JSON.stringify({ n }));
+      expect(positionOf(posted) - positionOf(streamNextOffset)).toBe(`{"n":${n}},\n`.length);
+    }
+    expect(await messagesOf(url, 20)).toEqual([...Array(20).keys()].map((n) => ({ n: n >> 1 })));
+    await socket.close();
+  });
+
+  test("brings the id back as it was: strings, and integers up to 2^53 - 1", async () => {
+    const { url, socket } = await attached();
+    const ids = [0, 1, SAFE_INTEGER_MAX, "a", "0", "é€😀", 'quo"te\\\n', "x".repeat(128), "é".repeat(64)];
+    for (const id of [...ids, ...ids]) {
+      const ack = await socket.acked({ id, payload: 1 });
+      expect(ack.id).toBe(id);
+    }
+    await messagesOf(url, 2 * ids.length);
+    await socket.close();
+  });
+
+  test("comes after the bytes are readable", async () => {
+    const { url, socket } = await attached();
+    for (let n = 0; n < 20; n += 1) {
+      await socket.acked({ payload: n });
+      expect((await readMessages(url)).at(-1)).toBe(n);
+    }
+    await socket.close();
+  });
+});
+
+describe("the body", () => {
+  test("`payload` of a JSON stream is any JSON value, an array several messages", async () => {
+    const { url, socket } = await attached();
+    const payloads = [{ a: 1 }, "text", 0, -1.5, true, false, null, [1, 2], [[3, 4]], [[]], { b: [] }];
+    for (const payload of payloads) await socket.acked({ payload });
+    const expected = [{ a: 1 }, "text", 0, -1.5, true, false, null, 1, 2, [3, 4], [], { b: [] }];
+    expect(await readMessages(url)).toEqual(expected);
+    await socket.close();
+  });
+
+  test("`payload` of a JSON stream keeps its spelling where JSON.parse would lose it", async () => {
+    const { url, socket } = await attached();
+    const text = '{"big":12345678901234567890.10,"twice":1,"twice":2,"esc":"\\u0041\\ud800"}';
+    socket.send(`{ "append" : {"id" : 1, "payload" : ${text} } }`);
+    await socket.until(({ frames }) => frames.some(({ kind }) => kind === "data"), "the message");
+    const posted = await stream();
+    await appended(posted, text);
+    expectSameBytes(await readBytes(url), await readBytes(posted));
+    await socket.close();
+  });
+
+  test("`payload` may be nested as deeply as a POST's body", async () => {
+    const { url, socket } = await attached();
+    const posted = await stream();
+    for (const depth of [100, 128, 500, 1000]) {
+      const nested = `${"[".repeat(depth)}${"]".repeat(depth)}`;
+      expect((await append(posted, `[${nested}]`)).status).toBe(204);
+      expect(await socket.append({ base64: base64(`[${nested}]`) })).toHaveProperty("ack");
+      const text = `{"append":{"id":"by hand","payload":[${nested}]}}`;
+      const answer = await socket.appendText("by hand", text);
+      expect(answer, `depth ${depth}`).toHaveProperty("ack");
+    }
+    await messagesOf(url, 8);
+    await socket.close();
+  });
+
+  test("`payload` of a text stream is a string", async () => {
+    const { url, socket } = await attached(TEXT_TYPE);
+    const texts = ["a", "é€😀\r\n", '{"not":"parsed"}', "\u0000", "[1,2]"];
+    for (const payload of texts) await socket.acked({ payload });
+    expect((await readBytes(url)).toString()).toBe(texts.join(""));
+    for (const payload of [1, null, true, ["a"], { a: "b" }]) {
+      await socket.nacked({ payload }, "INVALID_APPEND");
+    }
+    expect((await readBytes(url)).toString()).toBe(texts.join(""));
+    await socket.close();
+  });
+
+  test("`payload` is not for other streams", async () => {
+    for (const type of [BINARY_TYPE, "application/ndjson", "image/png"]) {
+      const { url, socket } = await attached(type);
+      for (const payload of ["text", 1, [1]]) await socket.nacked({ payload }, "INVALID_APPEND");
+      expect(positionOf(await tail(url))).toBe(0);
+      await socket.close();
+    }
+  });
+
+  test.each([TEXT_TYPE, BINARY_TYPE, "application/ndjson"])("`base64` of %s is bytes", async (type) => {
+    const { url, socket } = await attached(type);
+    const random = seeded(61);
+    const parts = [1, 2, 3, 4, 5, 1000, 700_000].map((length) => randomBuffer(length, random));
+    for (const part of parts) await socket.acked({ base64: base64(part) });
+    expectSameBytes(await readBytes(url), Buffer.concat(parts));
+    await socket.close();
+  });
+
+  test("`base64` of a JSON stream is the body of a POST", async () => {
+    const { url, socket } = await attached();
+    for (const body of ['{"a":1}', ' [1, [2],\n"é"] ', "null"]) await socket.acked({ base64: base64(body) });
+    expect(await readMessages(url)).toEqual([{ a: 1 }, 1, [2], "é", null]);
+    for (const body of ["{", "[1,]", " ", "1 2", Buffer.from([0x22, 0xff, 0x22])]) {
+      await socket.nacked({ base64: base64(body) }, "INVALID_JSON");
+    }
+    await socket.nacked({ base64: base64("[]") }, "EMPTY_ARRAY");
+    await messagesOf(url, 5);
+    await socket.close();
+  });
+
+  test("that is empty is refused as a POST's", async () => {
+    const json = await attached();
+    await json.socket.nacked({ payload: [] }, "EMPTY_ARRAY");
+    await json.socket.nacked({ base64: "" }, "EMPTY_BODY");
+    const text = await attached(TEXT_TYPE);
+    await text.socket.nacked({ payload: "" }, "EMPTY_BODY");
+    await text.socket.nacked({ base64: "" }, "EMPTY_BODY");
+    for (const { url, socket } of [json, text]) {
+      expect(positionOf(await tail(url))).toBe(0);
+      await socket.close();
+    }
+  });
+
+  test("in bad base64 is refused", async () => {
+    const { url, socket } = await attached(BINARY_TYPE);
+    const bad = ["YQ", "YQ=", "YQ===", "Y", "=", "YQ==YQ==", "Y Q=", "YWE\n", "_-8=", "é", "YR==", "YWF="];
+    for (const text of bad) await socket.nacked({ base64: text }, "INVALID_APPEND");
+    for (const value of [1, null, ["YQ=="], {}]) await socket.nacked({ base64: value }, "INVALID_APPEND");
+    expect(positionOf(await tail(url))).toBe(0);
+    await socket.acked({ base64: "YQ==" });
+    expect((await readBytes(url)).toString()).toBe("a");
+    await socket.close();
+  });
+});
+
+describe("an append that is none gets INVALID_APPEND, and the socket goes on:", () => {
+  const cases = [
+    ["both bodies", { payload: 1, base64: "MQ==" }],
+    ["an unknown field", { payload: 1, more: true }],
+    ["close that is no boolean", { payload: 1, close: "true" }],
+    ["close that is null", { payload: 1, close: null }],
+    ["seq that is no string", { payload: 1, seq: 7 }],
+    ["producer that is no object", { payload: 1, producer: "p" }],
+    ["a producer's unknown field", { payload: 1, producer: { id: "p", epoch: 0, seq: 0, x: 1 } }],
+    ["a producer's epoch as a string", { payload: 1, producer: { id: "p", epoch: "0", seq: 0 } }],
+    ["a producer's id as a number", { payload: 1, producer: { id: 1, epoch: 0, seq: 0 } }],
+  ];
+  test.each(cases)("%s", async (_, fields) => {
+    const { url, socket } = await attached();
+    await socket.nacked(fields, "INVALID_APPEND");
+    await socket.acked({ payload: "next" });
+    expect(await readMessages(url)).toEqual(["next"]);
+    await socket.close();
+  });
+
+  test("no body at all, and no close", async () => {
+    const { socket } = await attached();
+    const { nack } = await socket.append({});
+    // The contract leaves open whether that is no append or an empty one.
+    expect(["INVALID_APPEND", "EMPTY_BODY"]).toContain(nack?.error.code);
+    const notClosing = await socket.append({ close: false });
+    expect(["INVALID_APPEND", "EMPTY_BODY"]).toContain(notClosing.nack?.error.code);
+    await socket.acked({ payload: "next" });
+    await socket.close();
+  });
+
+  test.each([
+    ["no seq", { id: "p", epoch: 0 }],
+    ["no id", { epoch: 0, seq: 0 }],
+    ["an empty id", { id: "", epoch: 0, seq: 0 }],
+    ["an id with a space", { id: "p q", epoch: 0, seq: 0 }],
+    ["a long id", { id: "p".repeat(257), epoch: 0, seq: 0 }],
+    ["a negative epoch", { id: "p", epoch: -1, seq: 0 }],
+    ["a fraction", { id: "p", epoch: 0, seq: 0.5 }],
+    ["2^53", { id: "p", epoch: 0, seq: 2 ** 53 }],
+  ])("a producer with %s", async (_, fields) => {
+    const { url, socket } = await attached();
+    const { nack } = await socket.append({ payload: 1, producer: fields });
+    expect(["INVALID_APPEND", "INVALID_PRODUCER"]).toContain(nack?.error.code);
+    await socket.acked({ payload: "next" });
+    expect(await readMessages(url)).toEqual(["next"]);
+    await socket.close();
+  });
+
+  test("a seq that is too long", async () => {
+    const { socket } = await attached();
+    const { nack } = await socket.append({ payload: 1, seq: "9".repeat(257) });
+    expect(["INVALID_APPEND", "INVALID_HEADER"]).toContain(nack?.error.code);
+    await socket.acked({ payload: 1, seq: "9".repeat(256) });
+    await socket.close();
+  });
+});
+
+describe("a pipeline", () => {
+  test.each([1000, 5000])("of %i appends is stored and answered in order", async (count) => {
+    const { url, socket } = await attached();
+    const answers = Array.from({ length: count }, (_, n) => socket.append({ payload: n }));
+    for (const answer of await Promise.all(answers)) expect(answer.ack).toBeDefined();
+    const acks = socket.frames.filter(({ kind }) => kind === "ack");
+    const sum = acks.reduce((total, { count: answered = 1 }) => total + answered, 0);
+    expect(sum).toBe(count);
+    const all = [...Array(count).keys()];
+    expect(await readMessages(url)).toEqual(all);
+    // The reader on the same socket sees them as well, in that order.
+    await socket.untilAt(await tail(url));
+    expect(socket.messages).toEqual(all);
+    await socket.close();
+  });
+
+  test("of ten sockets keeps the order of each", async () => {
+    const url = await stream();
+    const sockets = [];
+    for (let n = 0; n < 10; n += 1) sockets.push(await SocketReader.open(url, "now"));
+    const answers = sockets.flatMap((socket, by) =>
+      Array.from({ length: 300 }, (_, n) => socket.append({ payload: { by, n } })),
+    );
+    for (const { ack } of await Promise.all(answers)) expect(ack).toBeDefined();
+    const messages = await messagesOf(url, 3000);
+    for (let by = 0; by < 10; by += 1) {
+      const own = messages.filter((message) => message.by === by).map(({ n }) => n);
+      expect(own).toEqual([...Array(300).keys()]);
+    }
+    const end = await tail(url);
+    for (const socket of sockets) {
+      await socket.untilAt(end);
+      await socket.close();
+    }
+  });
+
+  test("with refusals answers each in its turn", async () => {
+    const { url, socket } = await attached();
+    const codes = { 3: "EMPTY_ARRAY", 5: "INVALID_APPEND" };
+    const answers = Array.from({ length: 700 }, (_, n) => {
+      const bodies = { 3: { payload: [] }, 5: { payload: 1, base64: "MQ==" } };
+      return socket.append(bodies[n % 7] ?? { payload: n });
+    });
+    const expected = [];
+    for (const [n, answer] of (await Promise.all(answers)).entries()) {
+      const code = codes[n % 7];
+      if (code === undefined) expected.push(n);
+      expect(answer.nack?.error.code, String(n)).toBe(code);
+    }
+    expect(await readMessages(url)).toEqual(expected);
+    await socket.close();
+  });
+
+  test("of large appends is stored whole", async () => {
+    const { url, socket } = await attached(BINARY_TYPE);
+    const random = seeded(62);
+    const parts = [];
+    for (let n = 0; n < 12; n += 1) {
+      parts.push(randomBuffer(700_000, random));
+      await sleep(0);
+    }
+    // Some at a time: more than 8 MiB must not be unanswered.
+    for (let n = 0; n < parts.length; n += 6) {
+      const batch = parts.slice(n, n + 6);
+      const answers = batch.map((part) => socket.append({ base64: base64(part) }));
+      for (const { ack } of await Promise.all(answers)) expect(ack).toBeDefined();
+    }
+    expectSameBytes(await readBytes(url), Buffer.concat(parts));
+    await socket.untilAt(await tail(url));
+    expectSameBytes(socket.bytes, Buffer.concat(parts));
+    await socket.close();
+  });
+});
+
+describe("a producer", () => {
+  const by = (id, epoch, seq) => ({ id, epoch, seq });
+
+  test("is told its epoch and sequence number", async () => {
+    const { url, socket } = await attached();
+    for (let seq = 0; seq < 5; seq += 1) {
+      const ack = await socket.acked({ payload: seq, producer: by("p", 3, seq) });
+      expect(ack.producer).toEqual({ epoch: 3, seq });
+      expect(ack.duplicate).toBeUndefined();
+    }
+    await messagesOf(url, 5);
+    await socket.close();
+  });
+
+  test("that repeats itself gets a duplicate's ack of its own, and nothing is stored", async () => {
+    const { url, socket } = await attached();
+    for (let seq = 0; seq < 3; seq += 1) await socket.acked({ payload: seq, producer: by("p", 0, seq) });
+    const end = await tail(url);
+    for (const seq of [2, 0, 1]) {
+      const ack = await socket.acked({ payload: "again", producer: by("p", 0, seq) });
+      expect(ack).toMatchObject({ duplicate: true, producer: { epoch: 0, seq: 2 } });
+      expect(ack.streamNextOffset).toBe(end);
+    }
+    expect(await readMessages(url)).toEqual([0, 1, 2]);
+    await socket.close();
+  });
+
+  test("that repeats itself within a pipeline is stored once", async () => {
+    const { url, socket } = await attached();
+    const answers = [];
+    for (let seq = 0; seq < 200; seq += 1) {
+      for (let time = 0; time < 3; time += 1) {
+        answers.push(socket.append({ payload: seq, producer: by("p", 0, seq) }));
+      }
+    }
+    const got = await Promise.all(answers);
+    expect(got.every(({ ack }) => ack !== undefined)).toBe(true);
+    const duplicates = socket.frames.filter(({ kind, duplicate }) => kind === "ack" && duplicate);
+    expect(duplicates).toHaveLength(400);
+    expect(await readMessages(url)).toEqual([...Array(200).keys()]);
+    await socket.close();
+  });
+
+  test("is one with the producer of POSTs", async () => {
+    const { url, socket } = await attached();
+    await appended(url, "0", producer("p", 1, 0));
+    const again = await socket.acked({ payload: 0, producer: by("p", 1, 0) });
+    expect(again).toMatchObject({ duplicate: true, producer: { epoch: 1, seq: 0 } });
+    await socket.acked({ payload: 1, producer: by("p", 1, 1) });
+    const response = await append(url, "1", producer("p", 1, 1));
+    expect(response.status).toBe(204);
+    expect(await readMessages(url)).toEqual([0, 1]);
+    await socket.close();
+  });
+
+  test("of an earlier epoch is stale", async () => {
+    const { url, socket } = await attached();
+    await socket.acked({ payload: 1, producer: by("p", 7, 0) });
+    const error = await socket.nacked({ payload: 2, producer: by("p", 6, 9) }, "STALE_EPOCH");
+    expect(error.details).toEqual({ currentEpoch: 7 });
+    await messagesOf(url, 1);
+    await socket.close();
+  });
+
+  test("that leaves a gap is told which number is expected", async () => {
+    const { url, socket } = await attached();
+    await socket.acked({ payload: 1, producer: by("p", 0, 0) });
+    const error = await socket.nacked({ payload: 2, producer: by("p", 0, 5) }, "PRODUCER_GAP");
+    expect(error.details).toEqual({ expectedSeq: 1, receivedSeq: 5 });
+    await socket.nacked({ payload: 2, producer: by("new", 0, 1) }, "PRODUCER_GAP");
+    await socket.acked({ payload: 2, producer: by("p", 0, 1) });
+    await messagesOf(url, 2);
+    await socket.close();
+  });
+
+  test("starts an epoch at 0", async () => {
+    const { url, socket } = await attached();
+    await socket.acked({ payload: 1, producer: by("p", 0, 0) });
+    await socket.nacked({ payload: 2, producer: by("p", 1, 1) }, "EPOCH_START");
+    const ack = await socket.acked({ payload: 2, producer: by("p", 1, 0) });
+    expect(ack.producer).toEqual({ epoch: 1, seq: 0 });
+    await messagesOf(url, 2);
+    await socket.close();
+  });
+
+  test("whose append is refused has not used its number", async () => {
+    const { url, socket } = await attached();
+    await socket.nacked({ payload: [], producer: by("p", 0, 0) }, "EMPTY_ARRAY");
+    const answers = [
+      socket.append({ payload: 0, producer: by("p", 0, 0) }),
+      socket.append({ base64: base64("{"), producer: by("p", 0, 1) }),
+      socket.append({ payload: 1, producer: by("p", 0, 1) }),
+    ];
+    const [first, second, third] = await Promise.all(answers);
+    expect(first.ack).toBeDefined();
+    expect(second.nack.error.code).toBe("INVALID_JSON");
+    expect(third.ack).toBeDefined();
+    expect(await readMessages(url)).toEqual([0, 1]);
+    await socket.close();
+  });
+});
+
+test("Stream-Seq goes up, as of POSTs", async () => {
+  const { url, socket } = await attached();
+  await socket.acked({ payload: 1, seq: "b" });
+  await socket.nacked({ payload: 2, seq: "b" }, "STREAM_SEQ_CONFLICT");
+  await socket.nacked({ payload: 2, seq: "a" }, "STREAM_SEQ_CONFLICT");
+  const conflict = await append(url, "2", { "stream-seq": "a" });
+  await expectError(conflict, 409, "STREAM_SEQ_CONFLICT");
+  await socket.acked({ payload: 2, seq: "c" });
+  await appended(url, "3", { "stream-seq": "d" });
+  await socket.nacked({ payload: 4, seq: "c" }, "STREAM_SEQ_CONFLICT");
+  expect(await readMessages(url)).toEqual([1, 2, 3]);
+  await socket.close();
+});
+
+describe("closing", () => {
+  test("with a body stores it in the same step, and the socket ends after the ack", async () => {
+    const { url, socket } = await attached();
+    const ack = await socket.acked({ payload: "last", close: true });
+    expect(ack.streamClosed).toBe(true);
+    await socket.untilEnd();
+    expect(socket.messages).toEqual(["last"]);
+    expect(socket.offset).toBe(ack.streamNextOffset);
+    const response = await head(url);
+    expect(response.headers.get("stream-closed")).toBe("true");
+    expect(nextOffset(response)).toBe(ack.streamNextOffset);
+  });
+
+  test("without a body", async () => {
+    const { url, socket } = await attached();
+    const { streamNextOffset } = await socket.acked({ payload: 1 });
+    const ack = await socket.acked({ close: true });
+    expect(ack).toMatchObject({ streamClosed: true, streamNextOffset });
+    await socket.untilEnd();
+    await expectError(await append(url, "2"), 409, "STREAM_CLOSED");
+  });
+
+  test("by a producer can be repeated", async () => {
+    const { url } = await attached();
+    const fields = { payload: 1, close: true, producer: { id: "p", epoch: 0, seq: 0 } };
+    // Strict readers that are not at the tail keep their sockets.
+    const sockets = [];
+    for (let n = 0; n < 2; n += 1) sockets.push(await SocketReader.open(url, "-1", { credit: 0 }));
+    const first = await sockets[0].acked(fields);
+    const second = await sockets[1].acked(fields);
+    expect(first).toMatchObject({ streamClosed: true, producer: { epoch: 0, seq: 0 } });
+    expect(second).toMatchObject({ duplicate: true, producer: { epoch: 0, seq: 0 } });
+    expect(second.streamNextOffset).toBe(first.streamNextOffset);
+    await messagesOf(url, 1);
+    for (const socket of sockets) await socket.close();
+  });
+
+  test("refuses what comes later, also in the same pipeline", async () => {
+    const url = await stream();
+    await appended(url, '"unread"');
+    // A strict reader with data before it keeps its socket, whatever is closed.
+    const socket = await SocketReader.open(url, "-1", { credit: 0 });
+    const answers = await Promise.all([
+      socket.append({ payload: 1 }),
+      socket.append({ payload: 2, close: true }),
+      socket.append({ payload: 3 }),
+      socket.append({ close: true, payload: 4 }),
+    ]);
+    expect(answers[0].ack).toBeDefined();
+    expect(answers[1].ack).toMatchObject({ streamClosed: true });
+    for (const { nack } of answers.slice(2)) expect(nack.error.code).toBe("STREAM_CLOSED");
+    await socket.nacked({ payload: 5 }, "STREAM_CLOSED");
+    expect(await readMessages(url)).toEqual(["unread", 1, 2]);
+    socket.grant(10);
+    await socket.untilEnd();
+    expect(socket.messages).toEqual(["unread", 1, 2]);
+  });
+
+  test("by HTTP refuses appends of sockets", async () => {
+    const url = await stream();
+    await appended(url, "1");
+    const socket = await SocketReader.open(url, "-1", { credit: 0 });
+    await close(url);
+    await socket.nacked({ payload: 2 }, "STREAM_CLOSED");
+    socket.grant(1);
+    await socket.untilEnd();
+    expect(socket.messages).toEqual([1]);
+  });
+});
+
+test("POSTs and appends of sockets are one total order", async () => {
+  const LENGTH = 8;
+  const url = await stream(TEXT_TYPE);
+  const body = (by, n) => `${by}${String(n).padStart(LENGTH - 2, "0")}\n`;
+  const placed = [];
+  const place = (text, offset) => placed.push([text, positionOf(offset)]);
+  const watching = await SocketReader.open(url, "-1");
+  const posts = Array.from({ length: 4 }, async (_, by) => {
+    for (let n = 0; n < 60; n += 1) {
+      const text = body(by, n);
+      place(text, await appended(url, text, { type: TEXT_TYPE }));
+    }
+  });
+  const sockets = Array.from({ length: 4 }, async (_, at) => {
+    const by = at + 4;
+    const socket = await SocketReader.open(url, "now");
+    const pending = [];
+    for (let n = 0; n < 300; n += 1) {
+      const text = body(by, n);
+      const answered = socket.append({ payload: text }).then(({ ack }) => ({ text, ack, n }));
+      pending.push(answered);
+      if (n % 10 === 9) await sleep(1);
+    }
+    const got = await Promise.all(pending);
+    // An ack names the offset of the last append that it answers.
+    for (const [n, { text, ack }] of got.entries()) {
+      const isLast = ack !== got[n + 1]?.ack;
+      if (isLast) place(text, ack.streamNextOffset);
+    }
+    await socket.close();
+  });
+  await Promise.all([...posts, ...sockets]);
+  const text = (await readBytes(url)).toString();
+  expect(text).toHaveLength((4 * 60 + 4 * 300) * LENGTH);
+  for (const [own, end] of placed) expect(text.slice(end - LENGTH, end)).toBe(own);
+  for (let by = 0; by < 8; by += 1) {
+    const own = text.split(/(?<=\n)/).filter((line) => line.startsWith(String(by)));
+    expect(own).toEqual(Array.from({ length: by < 4 ? 60 : 300 }, (_, n) => body(by, n)));
+  }
+  await watching.untilAt(await tail(url));
+  expect(watching.text).toBe(text);
+  await watching.close();
+});
+
+describe("limits:", () => {
+  let small;
+  let narrow;
+  beforeAll(async () => {
+    [small, narrow] = await Promise.all([
+      Host.start({ STREAM_BYTES_MAX: "1000", BODY_BYTES_MAX: "600" }),
+      Host.start({ WS_UNACKED_MAX: "2" }),
+    ]);
+  });
+  afterAll(() => Promise.all([small.stop(), narrow.stop()]));
+
+  test("the quota of a stream's bytes, and smaller appends still fit", async () => {
+    const { url, socket } = await attached(TEXT_TYPE, { server: small.url });
+    await socket.acked({ payload: "x".repeat(500) });
+    await socket.acked({ payload: "x".repeat(490) });
+    await socket.nacked({ payload: "x".repeat(20) }, "STREAM_FULL");
+    await socket.acked({ payload: "y".repeat(10) });
+    expect(positionOf(await tail(url))).toBe(1000);
+    await socket.close();
+  });
+
+  test("the largest body of a POST", async () => {
+    const { url, socket } = await attached(TEXT_TYPE, { server: small.url });
+    await socket.nacked({ payload: "x".repeat(601) }, "BODY_TOO_LARGE");
+    await socket.nacked({ base64: base64("x".repeat(601)) }, "BODY_TOO_LARGE");
+    await socket.acked({ payload: "x".repeat(600) });
+    expect(positionOf(await tail(url))).toBe(600);
+    await socket.close();
+  });
+
+  test("WS_UNACKED_MAX holds appends back and loses none", async () => {
+    const { url, socket } = await attached(JSON_TYPE, { server: narrow.url });
+    const answers = Array.from({ length: 1000 }, (_, n) => socket.append({ payload: n }));
+    for (const { ack } of await Promise.all(answers)) expect(ack).toBeDefined();
+    for (const { kind, count = 1 } of socket.frames) {
+      if (kind === "ack") expect(count).toBeLessThanOrEqual(2);
+    }
+    expect(await readMessages(url)).toEqual([...Array(1000).keys()]);
+    await socket.close();
+  });
+
+  test("more than 8 MiB of unanswered appends end the socket, and a prefix is stored", async () => {
+    const { url, socket } = await attached(TEXT_TYPE, { server: narrow.url });
+    const witness = await SocketReader.open(url, "-1");
+    const answers = [];
+    for (let n = 0; n < 60; n += 1) {
+      const payload = `<${n}>`.padEnd(1_000_000, "x");
+      answers.push(socket.append({ payload }));
+    }
+    await socket.untilError("TOO_MANY_UNACKED", 1008);
+    const got = await Promise.all(answers);
+    const acked = got.filter(({ ack }) => ack !== undefined).length;
+    expect(got.slice(0, acked).every(({ ack }) => ack !== undefined)).toBe(true);
+    expect(got.slice(acked).every(({ isLost }) => isLost)).toBe(true);
+    expect(acked).toBeLessThan(60);
+    await witness.untilAt(await appended(url, "<end>", { type: TEXT_TYPE }), 30_000);
+    const numbers = [...witness.text.matchAll(/<(\d+)>/g)].map(([, n]) => Number(n));
+    expect(numbers.length).toBeGreaterThanOrEqual(acked);
+    expect(numbers).toEqual([...Array(numbers.length).keys()]);
+    await witness.close();
+  });
+
+  test("8 MiB at once are within it", async () => {
+    const { url, socket } = await attached(TEXT_TYPE, { server: narrow.url });
+    const answers = Array.from({ length: 8 }, () => socket.append({ payload: "x".repeat(MIB - 2000) }));
+    for (const { ack } of await Promise.all(answers)) expect(ack).toBeDefined();
+    expect(positionOf(await tail(url))).toBe(8 * (MIB - 2000));
+    await socket.close();
+  });
+});
+
+test("an append to a stream that is deleted meanwhile is answered or lost, and never stored", async () => {
+  const { url, socket } = await attached();
+  const answers = Array.from({ length: 200 }, (_, n) => socket.append({ payload: n }));
+  await fetch(url, { method: "DELETE" });
+  await created(url, { type: JSON_TYPE, body: '["new"]' });
+  await socket.untilError("STREAM_NOT_FOUND", 4404);
+  for (const answer of await Promise.all(answers)) {
+    const { ack, nack, isLost = false } = answer;
+    if (nack !== undefined) expect(["STREAM_NOT_FOUND", "UNAVAILABLE"]).toContain(nack.error.code);
+    else expect(ack !== undefined || isLost).toBe(true);
+  }
+  expect(await readMessages(url)).toEqual(["new"]);
+});
