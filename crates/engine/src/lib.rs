@@ -9,6 +9,7 @@
 //!   duties. Verbs are methods, one file each: `create`, `append`, `read`, `fork`, `delete`,
 //!   `duties`.
 //! - [`log::Log`] is the contract to the storage below. Commits are atomic.
+//! - [`bucket::TokenBucket`] and [`credit::Credit`] are what one WebSocket client may do and get.
 //! - [`extent::Head`] is what an append leaves behind besides its bytes.
 //!
 //! # Invariants
@@ -27,12 +28,15 @@
 //! HTTP, JavaScript, clocks, random numbers, sockets, retries against other objects.
 
 pub mod append;
+pub mod bucket;
 mod codec;
 pub mod cold;
 pub mod create;
+pub mod credit;
 pub mod delete;
 pub mod duties;
 pub mod extent;
+pub mod follow;
 pub mod fork;
 pub mod life;
 mod load;
@@ -40,6 +44,7 @@ pub mod log;
 pub mod offsets;
 pub mod producers;
 pub mod read;
+pub mod readers;
 pub mod rotate;
 pub mod segments;
 mod stream;

@@ -1,8 +1,9 @@
 //! Reads (PROTOCOL §5.6): a page of contiguous bytes from a position.
 //!
 //! A page holds at most about `chunk` bytes and comes from one source. In JSON mode it ends at a
-//! message boundary: at the last row within the chunk that completes its append, or, when there
-//! is none, at the first one after it. Other content types may be cut anywhere. Of cold bytes the
+//! message boundary: at the last row within the chunk that completes its append; when there is
+//! none, at the last message of that append within the chunk; else at the first append's end after
+//! it. Other content types may be cut anywhere. Of cold bytes the
 //! page says where they are ([`crate::cold`]).
 
 use std::ops::Range;
@@ -154,9 +155,11 @@ impl<L: Log> Stream<L> {
         let PageKey { from, chunk, dress, .. } = key;
         let (to, content) = if from < current.cold {
             let to = self.cold_page_end(current, from, chunk.max(1))?;
+            let to = current.within_generation(from, to, dress);
             (to, Content::Cold(self.locate_cold(current, from, to)?))
         } else {
             let to = self.page_end(current, from, chunk.max(1))?;
+            let to = current.within_generation(from, to, dress);
             (to, Content::Hot(self.hot_bytes(current, from..to, dress)?))
         };
         let up_to_date = to == current.tail;
@@ -226,7 +229,22 @@ impl<L: Log> Stream<L> {
                 before => cut = before,
             }
         }
-        self.first_boundary(current, from)
+        match self.last_message_end(current, from, target)? {
+            Some(end) => Ok(end),
+            None => self.first_boundary(current, from),
+        }
+    }
+
+    /// Where the last message ends that one append, larger than a page, has before `target`.
+    fn last_message_end(
+        &self,
+        current: &Current,
+        from: Position,
+        target: Position,
+    ) -> Result<Option<Position>, LogError> {
+        let bytes = self.log.read(current.key(from)..current.key(target), Framing::Raw)?.to_vec();
+        let end = bytes.iter().rposition(|byte| *byte == b'\n');
+        Ok(end.map(|at| Position(from.0.saturating_add(at as u64 + 1))))
     }
 
     /// Where a page of a stream that is not JSON ends: at the target, or a little before it, so
@@ -263,6 +281,19 @@ impl<L: Log> Stream<L> {
             row = self.log.extents(next, 1)?.into_iter().next();
         }
         Ok(current.tail)
+    }
+}
+
+impl Current {
+    /// The end of a page for live readers: not past the point up to which its offsets have one
+    /// generation, so that every position within it has a known offset. Fork points are boundaries.
+    fn within_generation(&self, from: Position, to: Position, dress: Dress) -> Position {
+        let lineage = self.life.origin.iter().flat_map(|origin| &origin.lineage);
+        let next = lineage.map(|stretch| stretch.end).filter(|end| *end > from).min();
+        match (dress, next) {
+            (Dress::Wire, Some(next)) => to.min(next),
+            _ => to,
+        }
     }
 }
 

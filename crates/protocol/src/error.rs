@@ -11,8 +11,10 @@
 //! **What stays out.** Which error of which operation gets which code: one exhaustive match at
 //! the edge.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 /// Declares [`ErrorCode`]: one entry per code with status, cause and cure.
@@ -32,6 +34,12 @@ macro_rules! error_codes {
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(ErrorCode::$variant => $code,)* }
+            }
+
+            /// The code with this text; `None` for any other text.
+            #[must_use]
+            pub fn parse(text: &str) -> Option<ErrorCode> {
+                match text { $($code => Some(ErrorCode::$variant),)* _ => None }
             }
 
             /// The HTTP status that goes with the code.
@@ -164,6 +172,30 @@ error_codes! {
     TooManyReaders "TOO_MANY_READERS" 429
         "The stream has as many live readers as the deployment allows."
         "Try again after the seconds in `Retry-After`, or read without `live`."
+    UpgradeRequired "UPGRADE_REQUIRED" 426
+        "A read with `live=ws` did not ask for a WebSocket."
+        "Send `Upgrade: websocket`, or read with another `live`."
+    InvalidSubprotocol "INVALID_SUBPROTOCOL" 400
+        "None of the offered WebSocket subprotocols is known."
+        "Offer `durable-streams.v1`, or none."
+    InvalidFrame "INVALID_FRAME" 400
+        "A WebSocket message is none of the frames that a client may send."
+        "Send text: a JSON object with `credit` or `append`, and nothing else."
+    InvalidCredit "INVALID_CREDIT" 400
+        "Credit is no integer from 0 to 2^53 - 1, or the sum passes that."
+        "Grant what you are ready to receive."
+    InvalidAppend "INVALID_APPEND" 400
+        "The `append` of a WebSocket message has unknown, repeated, missing or malformed fields."
+        "Compare the frame with the documentation of live readers."
+    MessageTooLarge "MESSAGE_TOO_LARGE" 413
+        "A WebSocket message is larger than the deployment allows."
+        "Split it into several appends, or append with POST."
+    RateLimited "RATE_LIMITED" 429
+        "A WebSocket client sent more frames in a minute than the deployment allows."
+        "Connect again, and grant credit in fewer, larger steps."
+    TooManyUnacked "TOO_MANY_UNACKED" 429
+        "A WebSocket client sent too many bytes ahead of the answers to its appends."
+        "Connect again, and wait for acks before you send more."
     StreamFull "STREAM_FULL" 507
         "The stream has as many bytes as the deployment allows."
         "Continue in another stream, or delete this one."
@@ -190,8 +222,22 @@ impl fmt::Display for ErrorCode {
     }
 }
 
+impl Serialize for ErrorCode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for ErrorCode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ErrorCode, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        ErrorCode::parse(&text).ok_or_else(|| serde::de::Error::custom("an unknown error code"))
+    }
+}
+
 /// One value of an error's `details`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
 pub enum Detail {
     /// A JSON string.
     Text(String),
@@ -225,15 +271,17 @@ impl From<bool> for Detail {
     }
 }
 
-/// An error as a client gets it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An error as a client gets it. The serde form, with `details` as a list of pairs, is for our own
+/// frames; clients get [`ApiError::body`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiError {
     /// Which kind.
     pub code: ErrorCode,
     /// One sentence about this request. Never a secret, never another stream's data.
     pub message: String,
     /// Names and values for programs; names in camelCase, each once.
-    pub details: Vec<(&'static str, Detail)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<(Cow<'static, str>, Detail)>,
 }
 
 impl ApiError {
@@ -246,7 +294,7 @@ impl ApiError {
     /// The same error with one more detail.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<Detail>) -> ApiError {
-        self.details.push((name, value.into()));
+        self.details.push((Cow::Borrowed(name), value.into()));
         self
     }
 
@@ -254,8 +302,13 @@ impl ApiError {
     /// there are none. Details keep their order.
     #[must_use]
     pub fn body(&self) -> String {
+        format!(r#"{{"error":{}}}"#, self.object())
+    }
+
+    /// The object that stands for the error in [`ApiError::body`].
+    pub(crate) fn object(&self) -> String {
         let message = Value::from(self.message.as_str());
-        let mut body = format!(r#"{{"error":{{"code":"{}","message":{message}"#, self.code);
+        let mut object = format!(r#"{{"code":"{}","message":{message}"#, self.code);
         let mut separator = r#","details":{"#;
         for (name, detail) in &self.details {
             let value = match detail {
@@ -263,12 +316,12 @@ impl ApiError {
                 Detail::Number(number) => Value::from(*number),
                 Detail::Flag(flag) => Value::from(*flag),
             };
-            body.push_str(separator);
-            body.push_str(&format!("{}:{value}", Value::from(*name)));
+            object.push_str(separator);
+            object.push_str(&format!("{}:{value}", Value::from(name.as_ref())));
             separator = ",";
         }
-        body.push_str(if self.details.is_empty() { "}}" } else { "}}}" });
-        body
+        object.push_str(if self.details.is_empty() { "}" } else { "}}" });
+        object
     }
 }
 
@@ -306,6 +359,8 @@ mod tests {
             let name = code.as_str();
             assert!(name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'), "{name}");
             assert!((400..600).contains(&code.status()), "{name}");
+            assert_eq!(ErrorCode::parse(name), Some(*code));
+            assert_eq!(ErrorCode::parse(&name.to_lowercase()), None);
             for sentence in [code.cause(), code.cure()] {
                 assert!(sentence.ends_with('.') && sentence.len() < 160, "{name}: {sentence}");
             }

@@ -28,5 +28,6 @@ pub mod percent;
 pub mod producer;
 pub mod sse;
 pub mod time;
+pub mod ws;
 
 mod decimal;

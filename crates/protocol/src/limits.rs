@@ -9,9 +9,10 @@
 //!
 //! **What stays out.** What happens when a limit is reached.
 
-use std::fmt;
+mod vars;
 
-use crate::decimal;
+pub use vars::{InvalidVariable, Limits};
+
 use crate::time::UnixMillis;
 
 const KIB: u64 = 1024;
@@ -226,218 +227,92 @@ const _: () = assert!(
     "sockets that are closing still count with the platform"
 );
 
-/// The limits that an operator may change. Each field is read from the variable of the same name
-/// in upper case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Milliseconds that a long-poll waits: see [`LONG_POLL_TIMEOUT_MS`].
-    pub long_poll_timeout_ms: u64,
-    /// Milliseconds that an SSE response lives: see [`SSE_LIFETIME_MS`].
-    pub sse_lifetime_ms: u64,
-    /// Waiting long-polls of a stream: see [`WAITERS_MAX`].
-    pub waiters_max: u64,
-    /// Live readers of a stream: see [`READERS_MAX`].
-    pub readers_max: u64,
-    /// Bytes of a request body: see [`BODY_BYTES_MAX`].
-    pub body_bytes_max: u64,
-    /// Bytes of a catch-up page: see [`READ_CHUNK_BYTES`].
-    pub read_chunk_bytes: u64,
-    /// Hot bytes of a stream: see [`STREAM_BYTES_MAX`].
-    pub stream_bytes_max: u64,
-    /// Bytes of a segment: see [`SEGMENT_BYTES`].
-    pub segment_bytes: u64,
-    /// Appends of a segment: see [`SEGMENT_APPENDS`].
-    pub segment_appends: u64,
-    /// Milliseconds that an unreferenced segment stays: see [`SEGMENT_GRACE_MS`].
-    pub segment_grace_ms: u64,
-}
+// WebSockets.
 
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            long_poll_timeout_ms: LONG_POLL_TIMEOUT_MS,
-            sse_lifetime_ms: SSE_LIFETIME_MS,
-            waiters_max: WAITERS_MAX,
-            readers_max: READERS_MAX,
-            body_bytes_max: BODY_BYTES_MAX,
-            read_chunk_bytes: READ_CHUNK_BYTES,
-            stream_bytes_max: STREAM_BYTES_MAX,
-            segment_bytes: SEGMENT_BYTES,
-            segment_appends: SEGMENT_APPENDS,
-            segment_grace_ms: SEGMENT_GRACE_MS,
-        }
-    }
-}
+/// Bytes of a message that a WebSocket client sends. It is held as text and as the append that it
+/// becomes; a larger one closes its socket without being parsed.
+pub const WS_MESSAGE_BYTES_MAX: u64 = MIB;
 
-impl Limits {
-    /// Reads the limits from the deployment's variables; one that is not set keeps its default.
-    ///
-    /// The ranges reach far down, so that tests can run into every limit.
-    ///
-    /// # Errors
-    /// [`InvalidVariable`] for the first variable that is no decimal integer in its range. An
-    /// empty variable is set, and so an error.
-    pub fn from_vars(get: impl Fn(&str) -> Option<String>) -> Result<Limits, InvalidVariable> {
-        let default = Limits::default();
-        let read = |name, default, min, max| read_variable(&get, name, default, min, max);
-        Ok(Limits {
-            long_poll_timeout_ms: read(
-                "LONG_POLL_TIMEOUT_MS",
-                default.long_poll_timeout_ms,
-                1,
-                90_000,
-            )?,
-            sse_lifetime_ms: read("SSE_LIFETIME_MS", default.sse_lifetime_ms, 1, 3_600_000)?,
-            waiters_max: read("WAITERS_MAX", default.waiters_max, 1, READERS_CEILING)?,
-            readers_max: read("READERS_MAX", default.readers_max, 1, READERS_CEILING)?,
-            body_bytes_max: read("BODY_BYTES_MAX", default.body_bytes_max, 1, BODY_BYTES_CEILING)?,
-            read_chunk_bytes: read(
-                "READ_CHUNK_BYTES",
-                default.read_chunk_bytes,
-                1,
-                READ_CHUNK_BYTES_CEILING,
-            )?,
-            stream_bytes_max: read(
-                "STREAM_BYTES_MAX",
-                default.stream_bytes_max,
-                1,
-                STREAM_BYTES_CEILING,
-            )?,
-            segment_bytes: read("SEGMENT_BYTES", default.segment_bytes, 1, SEGMENT_BYTES_CEILING)?,
-            segment_appends: read(
-                "SEGMENT_APPENDS",
-                default.segment_appends,
-                1,
-                SEGMENT_APPENDS_CEILING,
-            )?,
-            segment_grace_ms: read("SEGMENT_GRACE_MS", default.segment_grace_ms, 1, 86_400_000)?,
-        })
-    }
-}
+/// Largest message that an operator may allow. The platform itself stops at 32 MiB.
+pub const WS_MESSAGE_BYTES_CEILING: u64 = 16 * MIB;
 
-/// A variable whose value is no decimal integer in its range.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InvalidVariable {
-    /// Name of the variable.
-    pub name: &'static str,
-    /// Its value.
-    pub value: String,
-    /// Smallest value allowed.
-    pub min: u64,
-    /// Largest value allowed.
-    pub max: u64,
-}
+const _: () = assert!(
+    WS_MESSAGE_BYTES_MAX <= BODY_BYTES_MAX && WS_MESSAGE_BYTES_CEILING <= BODY_BYTES_CEILING,
+    "what a frame appends must never be more than what a POST may append"
+);
 
-impl fmt::Display for InvalidVariable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let InvalidVariable { name, value, min, max } = self;
-        write!(f, "{name} is {value:?}, which is not a decimal integer from {min} to {max}")
-    }
-}
+/// Appends that a client may send ahead of their answers. Further ones wait at the edge.
+pub const WS_UNACKED_MAX: u64 = 1024;
 
-impl std::error::Error for InvalidVariable {}
+/// Most unanswered appends that an operator may allow.
+pub const WS_UNACKED_CEILING: u64 = 65_536;
 
-fn read_variable(
-    get: impl Fn(&str) -> Option<String>,
-    name: &'static str,
-    default: u64,
-    min: u64,
-    max: u64,
-) -> Result<u64, InvalidVariable> {
-    let Some(value) = get(name) else {
-        return Ok(default);
-    };
-    match decimal::parse(&value, max).filter(|number| *number >= min) {
-        Some(number) => Ok(number),
-        None => Err(InvalidVariable { name, value, min, max }),
-    }
-}
+const _: () = assert!(
+    WS_UNACKED_MAX <= GROUP_APPENDS_MAX,
+    "what one client has sent ahead must fit one group, so that one ack can answer all of it"
+);
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
+/// Bytes of unanswered appends of one client, the waiting ones included. The platform cannot stop
+/// reading a socket, so this is what bounds its memory.
+pub const WS_UNACKED_BYTES_MAX: u64 = 8 * MIB;
 
-    const NAMES: [&str; 10] = [
-        "LONG_POLL_TIMEOUT_MS",
-        "SSE_LIFETIME_MS",
-        "WAITERS_MAX",
-        "READERS_MAX",
-        "BODY_BYTES_MAX",
-        "READ_CHUNK_BYTES",
-        "STREAM_BYTES_MAX",
-        "SEGMENT_BYTES",
-        "SEGMENT_APPENDS",
-        "SEGMENT_GRACE_MS",
-    ];
+const _: () = assert!(
+    WS_UNACKED_BYTES_MAX >= 2 * WS_MESSAGE_BYTES_MAX,
+    "while one largest message is stored, the next one may arrive"
+);
+const _: () = assert!(
+    WS_UNACKED_BYTES_MAX <= BODIES_IN_FLIGHT_BYTES_MAX / 2,
+    "one client alone must not fill the object's memory for bodies"
+);
 
-    fn with(set_name: &str, value: &str) -> Result<Limits, InvalidVariable> {
-        Limits::from_vars(|name| (name == set_name).then(|| value.to_owned()))
-    }
+/// Frames other than appends that a client may send in a minute. Each costs parsing and nothing
+/// else does the client any good in such numbers.
+pub const WS_FRAMES_PER_MINUTE: u64 = 1000;
 
-    #[test]
-    fn nothing_set_is_the_default() {
-        assert_eq!(Limits::from_vars(|_| None), Ok(Limits::default()));
-    }
+/// Most such frames that an operator may allow.
+pub const WS_FRAMES_PER_MINUTE_CEILING: u64 = 1_000_000;
 
-    #[test]
-    fn defaults_are_in_range() {
-        let default = Limits::default();
-        let values = [
-            default.long_poll_timeout_ms,
-            default.sse_lifetime_ms,
-            default.waiters_max,
-            default.readers_max,
-            default.body_bytes_max,
-            default.read_chunk_bytes,
-            default.stream_bytes_max,
-            default.segment_bytes,
-            default.segment_appends,
-            default.segment_grace_ms,
-        ];
-        for (name, value) in NAMES.into_iter().zip(values) {
-            assert_eq!(with(name, &value.to_string()), Ok(default), "{name}");
-        }
-    }
+/// Payload of one data frame. A JSON message that is larger is one frame all the same.
+pub const WS_SLICE_BYTES: u64 = MIB;
 
-    #[test]
-    fn each_variable_sets_its_field() {
-        let index = |name: &str| Some((NAMES.iter().position(|n| *n == name)? + 1).to_string());
-        let expected = Limits {
-            long_poll_timeout_ms: 1,
-            sse_lifetime_ms: 2,
-            waiters_max: 3,
-            readers_max: 4,
-            body_bytes_max: 5,
-            read_chunk_bytes: 6,
-            stream_bytes_max: 7,
-            segment_bytes: 8,
-            segment_appends: 9,
-            segment_grace_ms: 10,
-        };
-        assert_eq!(Limits::from_vars(index), Ok(expected));
-    }
+const _: () = assert!(
+    WS_SLICE_BYTES >= READ_CHUNK_BYTES,
+    "by default, one read of the log must be one frame"
+);
 
-    #[test]
-    fn a_bad_value_is_named() {
-        for name in NAMES {
-            for value in ["", "0", "-1", "1.5", "10s", " 5", "99999999999999999999"] {
-                let error = with(name, value).unwrap_err();
-                assert_eq!((error.name, error.value.as_str()), (name, value));
-            }
-        }
-        assert_eq!(
-            with("READERS_MAX", "40000").unwrap_err().to_string(),
-            "READERS_MAX is \"40000\", which is not a decimal integer from 1 to 32500"
-        );
-    }
+/// Bytes in the send buffer of a client's socket above which nothing is added: what a slow client
+/// costs at the edge, beside [`LIVE_CREDIT_BYTES`].
+pub const SEND_BUFFER_BYTES_MAX: u64 = MIB;
 
-    proptest! {
-        #[test]
-        fn never_panics(index in 0..NAMES.len(), value in "\\PC*|[0-9]{1,20}") {
-            if let Err(error) = with(NAMES[index], &value) {
-                prop_assert_eq!(error.value, value);
-            }
-        }
-    }
-}
+const _: () = assert!(
+    SEND_BUFFER_BYTES_MAX >= WS_SLICE_BYTES,
+    "one full frame must not fill the buffer for more than the time that it takes to send it"
+);
+
+/// How often a full send buffer is looked at: the platform has no event for it.
+pub const SEND_BUFFER_POLL_MS: u64 = 50;
+
+/// How long a client may leave its send buffer full before its socket is closed.
+pub const SLOW_READER_TIMEOUT_MS: u64 = 30_000;
+
+const _: () = assert!(
+    SEND_BUFFER_POLL_MS * 100 <= SLOW_READER_TIMEOUT_MS,
+    "a buffer must be looked at many times before its reader counts as slow"
+);
+
+/// How long the internal socket of a WebSocket reader lives before the edge connects again. A
+/// reader whose end was not noticed holds its place for that long at most.
+pub const WS_ATTACH_MS: u64 = 3_600_000;
+
+const _: () = assert!(
+    WS_ATTACH_MS >= SSE_LIFETIME_MS,
+    "a WebSocket must not cost its object more connections than an SSE reader does"
+);
+
+/// Readers that a broadcast serves before other work of the object gets a turn.
+pub const BROADCAST_BATCH: u64 = 256;
+
+const _: () = assert!(
+    READERS_CEILING / BROADCAST_BATCH < 128,
+    "a broadcast to the most readers must not wait for more than some hundred turns"
+);

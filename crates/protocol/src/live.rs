@@ -13,7 +13,8 @@
 //!         u8 = 1   u64
 //! ```
 //!
-//! The payload of a cold frame is not the bytes but where they are, as JSON.
+//! The payload of a cold frame is not the bytes but where they are, as JSON. Appends and their
+//! answers pass over the same socket: see [`calls`].
 //!
 //! **Invariants.** A frame names the range of the log that it carries, so the edge can trim what it
 //! has and see a gap. Credit is an absolute position: a lost or repeated grant does no harm.
@@ -22,6 +23,8 @@
 //! are ours, so the edge closes the socket and starts again from its last offset.
 //!
 //! **What stays out.** How payloads become SSE events or responses, and when credit is granted.
+
+pub mod calls;
 
 use std::fmt;
 
@@ -39,11 +42,18 @@ pub const FRAME_HEAD_BYTES: usize = 26;
 /// Bytes of an encoded [`Grant`].
 pub const GRANT_BYTES: usize = 9;
 
-const VERSION: u8 = 1;
+/// First byte of an encoded [`Frame`].
+pub const VERSION: u8 = 1;
+/// First byte of an encoded [`Grant`].
+pub const TAG_GRANT: u8 = 1;
+/// First byte of a batch of [`calls`], where a grant has [`TAG_GRANT`].
+pub const TAG_CALLS: u8 = 2;
+/// First byte of a list of answers to calls, where a frame has [`VERSION`].
+pub const TAG_ANSWERS: u8 = 2;
+
 const FLAG_UP_TO_DATE: u8 = 1;
 const FLAG_CLOSED: u8 = 2;
 const FLAG_COLD: u8 = 4;
-const TAG_GRANT: u8 = 1;
 
 /// What a frame says about its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -182,6 +192,8 @@ pub enum FrameError {
     UnknownFlags(u8),
     /// The payload is not as long as the fixed part says.
     PayloadLength,
+    /// A text inside does not parse.
+    InvalidText,
 }
 
 impl fmt::Display for FrameError {
@@ -191,6 +203,7 @@ impl fmt::Display for FrameError {
             Self::UnknownVersion(byte) => write!(f, "the frame begins with the byte {byte}"),
             Self::UnknownFlags(flags) => write!(f, "the frame has the unknown flags {flags:#b}"),
             Self::PayloadLength => f.write_str("the payload has not the length of its range"),
+            Self::InvalidText => f.write_str("a text inside the frame does not parse"),
         }
     }
 }

@@ -95,18 +95,28 @@ pub fn control_event(
     up_to_date: bool,
     closed: bool,
 ) {
-    let mut event = format!("event: control\ndata:{{\"streamNextOffset\":{}", Value::from(next));
+    let members = control_members(next, cursor, up_to_date, closed);
+    out.extend_from_slice(format!("event: control\ndata:{{{members}}}\n\n").as_bytes());
+}
+
+/// The members of a control object, without its braces.
+pub(crate) fn control_members(
+    next: &str,
+    cursor: Option<&str>,
+    up_to_date: bool,
+    closed: bool,
+) -> String {
+    let mut members = format!("\"streamNextOffset\":{}", Value::from(next));
     if let Some(cursor) = cursor.filter(|_| !closed) {
-        event.push_str(&format!(",\"streamCursor\":{}", Value::from(cursor)));
+        members.push_str(&format!(",\"streamCursor\":{}", Value::from(cursor)));
     }
     if up_to_date || closed {
-        event.push_str(",\"upToDate\":true");
+        members.push_str(",\"upToDate\":true");
     }
     if closed {
-        event.push_str(",\"streamClosed\":true");
+        members.push_str(",\"streamClosed\":true");
     }
-    event.push_str("}\n\n");
-    out.extend_from_slice(event.as_bytes());
+    members
 }
 
 /// Appends an empty comment: proof of life that readers ignore.
