@@ -96,8 +96,8 @@ describe("the body", () => {
   test("`payload` of a JSON stream keeps its spelling where JSON.parse would lose it", async () => {
     const { url, socket } = await attached();
     const text = '{"big":12345678901234567890.10,"twice":1,"twice":2,"esc":"\\u0041\\ud800"}';
-    socket.send(`{ "append" : {"id" : 1, "payload" : ${text} } }`);
-    await socket.until(({ frames }) => frames.some(({ kind }) => kind === "data"), "the message");
+    const frame = `{ "append" : {"id" : 1, "payload" : ${text} } }`;
+    expect(await socket.appendText(1, frame)).toHaveProperty("ack");
     const posted = await stream();
     await appended(posted, text);
     expectSameBytes(await readBytes(url), await readBytes(posted));
@@ -192,11 +192,6 @@ describe("an append that is none gets INVALID_APPEND, and the socket goes on:", 
     ["an unknown field", { payload: 1, more: true }],
     ["close that is no boolean", { payload: 1, close: "true" }],
     ["close that is null", { payload: 1, close: null }],
-    ["seq that is no string", { payload: 1, seq: 7 }],
-    ["producer that is no object", { payload: 1, producer: "p" }],
-    ["a producer's unknown field", { payload: 1, producer: { id: "p", epoch: 0, seq: 0, x: 1 } }],
-    ["a producer's epoch as a string", { payload: 1, producer: { id: "p", epoch: "0", seq: 0 } }],
-    ["a producer's id as a number", { payload: 1, producer: { id: 1, epoch: 0, seq: 0 } }],
   ];
   test.each(cases)("%s", async (_, fields) => {
     const { url, socket } = await attached();
@@ -206,42 +201,47 @@ describe("an append that is none gets INVALID_APPEND, and the socket goes on:", 
     await socket.close();
   });
 
-  test("no body at all, and no close", async () => {
+  test("and one without a body that closes nothing gets EMPTY_BODY", async () => {
     const { socket } = await attached();
-    const { nack } = await socket.append({});
-    // The contract leaves open whether that is no append or an empty one.
-    expect(["INVALID_APPEND", "EMPTY_BODY"]).toContain(nack?.error.code);
-    const notClosing = await socket.append({ close: false });
-    expect(["INVALID_APPEND", "EMPTY_BODY"]).toContain(notClosing.nack?.error.code);
+    await socket.nacked({}, "EMPTY_BODY");
+    await socket.nacked({ close: false }, "EMPTY_BODY");
     await socket.acked({ payload: "next" });
     await socket.close();
   });
+});
 
+describe("INVALID_PRODUCER, as of a POST:", () => {
   test.each([
+    ["no object", "p"],
+    ["null", null],
+    ["an array", ["p", 0, 0]],
     ["no seq", { id: "p", epoch: 0 }],
     ["no id", { epoch: 0, seq: 0 }],
+    ["an unknown field", { id: "p", epoch: 0, seq: 0, x: 1 }],
+    ["an epoch as a string", { id: "p", epoch: "0", seq: 0 }],
+    ["an id as a number", { id: 1, epoch: 0, seq: 0 }],
     ["an empty id", { id: "", epoch: 0, seq: 0 }],
     ["an id with a space", { id: "p q", epoch: 0, seq: 0 }],
     ["a long id", { id: "p".repeat(257), epoch: 0, seq: 0 }],
     ["a negative epoch", { id: "p", epoch: -1, seq: 0 }],
     ["a fraction", { id: "p", epoch: 0, seq: 0.5 }],
     ["2^53", { id: "p", epoch: 0, seq: 2 ** 53 }],
-  ])("a producer with %s", async (_, fields) => {
+  ])("%s", async (_, fields) => {
     const { url, socket } = await attached();
-    const { nack } = await socket.append({ payload: 1, producer: fields });
-    expect(["INVALID_APPEND", "INVALID_PRODUCER"]).toContain(nack?.error.code);
+    await socket.nacked({ payload: 1, producer: fields }, "INVALID_PRODUCER");
     await socket.acked({ payload: "next" });
     expect(await readMessages(url)).toEqual(["next"]);
     await socket.close();
   });
+});
 
-  test("a seq that is too long", async () => {
-    const { socket } = await attached();
-    const { nack } = await socket.append({ payload: 1, seq: "9".repeat(257) });
-    expect(["INVALID_APPEND", "INVALID_HEADER"]).toContain(nack?.error.code);
-    await socket.acked({ payload: 1, seq: "9".repeat(256) });
-    await socket.close();
-  });
+test("a Stream-Seq that is none is INVALID_HEADER, as of a POST", async () => {
+  const { socket } = await attached();
+  for (const seq of [7, null, ["a"], "9".repeat(257), "é", "a\nb"]) {
+    await socket.nacked({ payload: 1, seq }, "INVALID_HEADER");
+  }
+  await socket.acked({ payload: 1, seq: "9".repeat(256) });
+  await socket.close();
 });
 
 describe("a pipeline", () => {

@@ -100,6 +100,7 @@ const UNUSABLE_IDS = [
   '{"append":{"id":9007199254740992,"payload":1}}',
   '{"append":{"id":[1],"payload":1}}',
   '{"append":{"id":true,"payload":1}}',
+  '{"append":{"id":1,"id":2,"payload":1}}',
 ];
 
 describe("INVALID_FRAME and 1007:", () => {

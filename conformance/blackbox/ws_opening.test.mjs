@@ -249,7 +249,7 @@ describe("refused before the upgrade, like a GET:", () => {
     async (credit) => {
       const url = await stream(1);
       const response = await refusal(socketUrl(url, "-1", { credit }));
-      await expectError(response, 400, "INVALID_QUERY");
+      await expectError(response, 400, "INVALID_CREDIT");
     },
   );
 
