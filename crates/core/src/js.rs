@@ -72,6 +72,12 @@ extern "C" {
     #[wasm_bindgen(method)]
     pub(crate) fn then(this: &Thenable, callback: &js_sys::Function) -> Thenable;
 
+    /// The event of a message.
+    pub(crate) type MessageEvent;
+
+    #[wasm_bindgen(method, getter)]
+    pub(crate) fn data(this: &MessageEvent) -> JsValue;
+
     /// What events can be listened to at.
     #[derive(Clone)]
     pub(crate) type EventTarget;

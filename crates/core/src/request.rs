@@ -10,6 +10,7 @@ use protocol::name::{ForkSourceError, Project, StreamName};
 use protocol::offset::OffsetParam;
 use protocol::percent::decode_value;
 use protocol::producer::Producer;
+use protocol::ws::parse_credit;
 
 use crate::respond::{Failure, sentence};
 
@@ -148,6 +149,7 @@ pub(crate) enum Mode {
     CatchUp,
     LongPoll,
     Sse,
+    WebSocket,
 }
 
 /// The query of a GET.
@@ -156,19 +158,23 @@ pub(crate) struct ReadQuery {
     pub(crate) offset: OffsetParam,
     pub(crate) mode: Mode,
     pub(crate) cursor: Option<String>,
+    /// Data frames that a WebSocket client allows; `None` when it counts none.
+    pub(crate) credit: Option<u64>,
 }
 
 impl ReadQuery {
     /// Parses the part of a URL after `?`. Unknown parameters are ignored; known ones may stand
     /// once.
     pub(crate) fn parse(query: &str) -> Result<Self, Failure> {
-        let [offset, live, cursor] = query_values(query, ["offset", "live", "cursor"])?;
+        let names = ["offset", "live", "cursor", "credit"];
+        let [offset, live, cursor, credit] = query_values(query, names)?;
         let mode = match live.as_deref() {
             None => Mode::CatchUp,
             Some("long-poll") => Mode::LongPoll,
             Some("sse") => Mode::Sse,
+            Some("ws") => Mode::WebSocket,
             Some(_) => {
-                let message = "The query parameter `live` is `long-poll` or `sse`.";
+                let message = "The query parameter `live` is `long-poll`, `sse` or `ws`.";
                 return Err(Failure::new(ErrorCode::InvalidQuery, message));
             }
         };
@@ -176,11 +182,14 @@ impl ReadQuery {
             let message = "A live read names its `offset`.";
             return Err(Failure::new(ErrorCode::InvalidQuery, message));
         }
+        let credit = credit.filter(|_| mode == Mode::WebSocket);
+        let credit = credit.map(|text| parse_credit(&text)).transpose();
         let offset = offset.map_or(Ok(OffsetParam::Start), |text| OffsetParam::parse(&text));
         Ok(Self {
             offset: offset.map_err(|error| invalid(ErrorCode::InvalidOffset, error))?,
             mode,
             cursor,
+            credit: credit?,
         })
     }
 }

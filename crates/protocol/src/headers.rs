@@ -64,6 +64,8 @@ pub mod name {
     pub const RETRY_AFTER: &str = "retry-after";
     /// RFC 9110 §7.8.
     pub const UPGRADE: &str = "upgrade";
+    /// Subprotocols that a WebSocket client offers, and the one that was chosen (RFC 6455 §11.3.4).
+    pub const SEC_WEBSOCKET_PROTOCOL: &str = "sec-websocket-protocol";
     /// RFC 9110 §12.5.5.
     pub const VARY: &str = "vary";
     /// `nosniff` on every response (PROTOCOL.md §12.7).

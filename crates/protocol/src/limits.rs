@@ -312,6 +312,10 @@ const _: () = assert!(
 /// Readers that a broadcast serves before other work of the object gets a turn.
 pub const BROADCAST_BATCH: u64 = 256;
 
+/// Bytes that a broadcast sends before other work of the object gets a turn, and before what it has
+/// sent so far begins to leave the isolate.
+pub const BROADCAST_BYTES: u64 = 8 * MIB;
+
 const _: () = assert!(
     READERS_CEILING / BROADCAST_BATCH < 128,
     "a broadcast to the most readers must not wait for more than some hundred turns"

@@ -90,6 +90,36 @@ impl FrameHead {
         ]
     }
 
+    /// Reads the head of a frame that is `frame_bytes` long. Its payload need not be here.
+    ///
+    /// # Errors
+    /// [`FrameError`], see its variants.
+    pub fn decode(bytes: &[u8], frame_bytes: u64) -> Result<FrameHead, FrameError> {
+        let (&[version, flags], rest) = bytes.split_first_chunk().ok_or(FrameError::Truncated)?;
+        if version != VERSION {
+            return Err(FrameError::UnknownVersion(version));
+        }
+        if flags & !(FLAG_UP_TO_DATE | FLAG_CLOSED | FLAG_COLD) != 0 {
+            return Err(FrameError::UnknownFlags(flags));
+        }
+        let (from, rest) = split_u64(rest)?;
+        let (to, rest) = split_u64(rest)?;
+        let (generation, _) = split_u64(rest)?;
+        let length = to.checked_sub(from).ok_or(FrameError::PayloadLength)?;
+        let cold = flags & FLAG_COLD != 0;
+        if !cold && length.checked_add(FRAME_HEAD_BYTES as u64) != Some(frame_bytes) {
+            return Err(FrameError::PayloadLength);
+        }
+        Ok(FrameHead {
+            from: Position(from),
+            to: Position(to),
+            generation: Generation(generation),
+            up_to_date: flags & FLAG_UP_TO_DATE != 0,
+            closed: flags & FLAG_CLOSED != 0,
+            cold,
+        })
+    }
+
     /// The offset behind the payload.
     #[must_use]
     pub const fn next_offset(&self) -> Offset {
@@ -121,30 +151,8 @@ impl Frame<'_> {
     /// # Errors
     /// [`FrameError`], see its variants.
     pub fn decode(bytes: &[u8]) -> Result<(FrameHead, &[u8]), FrameError> {
-        let (&[version, flags], rest) = bytes.split_first_chunk().ok_or(FrameError::Truncated)?;
-        if version != VERSION {
-            return Err(FrameError::UnknownVersion(version));
-        }
-        if flags & !(FLAG_UP_TO_DATE | FLAG_CLOSED | FLAG_COLD) != 0 {
-            return Err(FrameError::UnknownFlags(flags));
-        }
-        let (from, rest) = split_u64(rest)?;
-        let (to, rest) = split_u64(rest)?;
-        let (generation, payload) = split_u64(rest)?;
-        let length = to.checked_sub(from).ok_or(FrameError::PayloadLength)?;
-        let cold = flags & FLAG_COLD != 0;
-        if !cold && length != payload.len() as u64 {
-            return Err(FrameError::PayloadLength);
-        }
-        let head = FrameHead {
-            from: Position(from),
-            to: Position(to),
-            generation: Generation(generation),
-            up_to_date: flags & FLAG_UP_TO_DATE != 0,
-            closed: flags & FLAG_CLOSED != 0,
-            cold,
-        };
-        Ok((head, payload))
+        let head = FrameHead::decode(bytes, bytes.len() as u64)?;
+        Ok((head, bytes.get(FRAME_HEAD_BYTES..).unwrap_or_default()))
     }
 }
 

@@ -117,6 +117,17 @@ impl OffsetParam {
     }
 }
 
+/// As it stands in a query.
+impl fmt::Display for OffsetParam {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start => f.write_str("-1"),
+            Self::Now => f.write_str("now"),
+            Self::At(offset) => offset.fmt(f),
+        }
+    }
+}
+
 /// The text is neither an offset token nor a sentinel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidOffset;

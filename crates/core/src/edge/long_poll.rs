@@ -16,6 +16,7 @@ use worker::{Delay, Env};
 
 use super::cold;
 use super::socket::{Arrival, Attached, Socket, attach};
+use crate::cold::dressed;
 use crate::config::Config;
 use crate::js;
 use crate::object::JsBytes;
@@ -38,7 +39,7 @@ pub(crate) async fn serve(
     let deadline = js::now().saturating_add_ms(timeout_ms);
     let mut url = url.to_owned();
     for _ in 0..=RECONNECTS_MAX {
-        let mut socket = match attach(&url, object, env).await? {
+        let mut socket = match attach(&url, true, object, env).await? {
             Attached::Answer(response) => return cold::complete(response, env).await,
             Attached::Reader(socket) => socket,
         };
@@ -58,7 +59,7 @@ pub(crate) async fn serve(
         });
         let reply = match arrival {
             None => timed_out(&socket, query),
-            Some(Arrival::Frame(head, bytes)) => answer(head, &bytes, &socket.content_type, query),
+            Some(Arrival::Frame(head, bytes)) => answer(head, bytes, &socket.content_type, query),
             // Whether it is gone, held for its forks or another one by now, the object says.
             Some(Arrival::Gone | Arrival::Ended) => {
                 url = from_tail(&url, &socket);
@@ -95,7 +96,7 @@ fn no_content(next: Offset, content_type: &ContentType) -> Reply {
         .header(name::CACHE_CONTROL, "no-store")
 }
 
-fn answer(head: FrameHead, bytes: &[u8], content_type: &ContentType, query: &ReadQuery) -> Reply {
+fn answer(head: FrameHead, bytes: JsBytes, content_type: &ContentType, query: &ReadQuery) -> Reply {
     if bytes.is_empty() {
         // Only the close of the stream is news without bytes.
         return no_content(head.next_offset(), content_type).header(name::STREAM_CLOSED, "true");
@@ -111,16 +112,7 @@ fn answer(head: FrameHead, bytes: &[u8], content_type: &ContentType, query: &Rea
         .header_if(up_to_date, name::STREAM_UP_TO_DATE, "true")
         .header_if(closed, name::STREAM_CLOSED, "true");
     let reply = if closed { reply } else { reply.header(name::STREAM_CURSOR, cursor(query)) };
-    reply.body(Body::Bytes(response_body(bytes, content_type)))
-}
-
-/// Wire bytes as a response body: a JSON array in JSON mode.
-fn response_body(bytes: &[u8], content_type: &ContentType) -> JsBytes {
-    if !content_type.is_json() {
-        return JsBytes::from_vec(bytes.to_vec());
-    }
-    let messages = bytes.get(..bytes.len().saturating_sub(2)).unwrap_or_default();
-    JsBytes::from_vec([b"[", messages, b"]"].concat())
+    reply.body(Body::Bytes(dressed(bytes, content_type.is_json())))
 }
 
 fn cursor(query: &ReadQuery) -> String {

@@ -1,13 +1,15 @@
 //! The edge: what runs where the client is.
 //!
 //! It finds the object of a path and passes the request on untouched: neither body nor headers
-//! enter wasm here. A live read becomes an internal socket to the object, which [`sse`] and
-//! [`long_poll`] turn into what the client understands.
+//! enter wasm here. A live read becomes an internal socket to the object, which [`sse`],
+//! [`long_poll`] and [`ws`] turn into what the client understands.
 
 mod cold;
+mod listeners;
 mod long_poll;
 mod socket;
 mod sse;
+mod ws;
 
 use std::cell::RefCell;
 
@@ -54,6 +56,7 @@ pub fn stream(request: web_sys::Request, name: &StreamName, env: Env) -> Result<
             return Ok(future_to_promise(async move {
                 let served = match query.mode {
                     Mode::Sse => sse::serve(&url, &query, &object, &env).await,
+                    Mode::WebSocket => ws::serve(&request, &url, &query, &object, &env).await,
                     _ => long_poll::serve(&url, &query, &object, &env).await,
                 };
                 served.or_else(|failure| failure.reply().into_response()).map(JsValue::from)

@@ -1,27 +1,35 @@
-//! The internal socket of a live reader, seen from the edge: frames in, grants out.
+//! The internal socket of a live reader, seen from the edge: frames and answers in, grants and
+//! appends out.
 //!
 //! The object may send what has been granted and not been consumed: one megabyte past the last
 //! position that the client has taken. So a slow client stops the reader at the object, and
 //! fills no channel on the way.
 
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
 use engine::cold::Locator;
+use engine::follow::Window;
 use engine::log::Blob;
-use futures::channel::mpsc::{UnboundedReceiver, unbounded};
+use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::future::LocalBoxFuture;
 use futures::{FutureExt, StreamExt};
 use protocol::content_type::ContentType;
+use protocol::error::ApiError;
 use protocol::headers::name;
-use protocol::limits::LIVE_CREDIT_BYTES;
-use protocol::live::{CLOSE_STREAM_GONE, Frame, FrameHead, Grant};
+use protocol::live::calls::{Answer, Answers};
+use protocol::live::{CLOSE_STREAM_GONE, FRAME_HEAD_BYTES, FrameHead, TAG_ANSWERS};
 use protocol::offset::{Offset, Position};
-use wasm_bindgen::prelude::Closure;
 use wasm_bindgen::{JsCast, JsValue};
 use worker::{Env, Response, WebSocket};
 
 use super::forward;
+use super::listeners::{Listeners, close_code};
 use crate::cold::{self, ColdError, ColdRange};
 use crate::js;
-use crate::object::JsBytes;
+use crate::object::{JsBytes, READER_OFFSET};
 use crate::respond::{Failure, internal};
 
 /// What the object answers to a live read.
@@ -32,10 +40,10 @@ pub(crate) enum Attached {
     Answer(web_sys::Response),
 }
 
-/// What arrives on the socket.
+/// What arrives for the reader.
 pub(crate) enum Arrival {
     /// A range of the log; the bytes are the frame's payload.
-    Frame(FrameHead, Vec<u8>),
+    Frame(FrameHead, JsBytes),
     /// The stream was deleted or has expired.
     Gone,
     /// The connection ended: by design after the last frame, or broken.
@@ -46,20 +54,32 @@ pub(crate) enum Arrival {
 pub(crate) struct Socket {
     socket: WebSocket,
     arrivals: UnboundedReceiver<Arrival>,
+    answers: UnboundedReceiver<Vec<Answer>>,
+    /// Whether the life that is read has ended.
+    is_gone: Rc<Cell<bool>>,
+    /// Why cold bytes could not be had, if that ended the arrivals.
+    failure: Option<ApiError>,
     /// A frame that has arrived and whose bytes are being fetched.
     cold: Option<(FrameHead, LocalBoxFuture<'static, Result<JsBytes, ColdError>>)>,
     env: Env,
     _listeners: Listeners,
-    /// Up to where the object may send: at first, one window past where the reader began.
-    granted: Option<Position>,
+    /// Credit of the object: at first, one window past where the reader began.
+    window: Window,
     /// The stream's content type.
     pub(crate) content_type: ContentType,
-    /// The tail when the reader was attached.
+    /// Where the reader stood when it was attached.
+    pub(crate) start: Option<Offset>,
+    /// The tail at that time.
     pub(crate) tail: Option<Offset>,
 }
 
-/// Asks the object for a live read of `url`.
-pub(crate) async fn attach(url: &str, object: &str, env: &Env) -> Result<Attached, Failure> {
+/// Asks the object for a live read of `url`. `has_credit`: whether the object may send at once.
+pub(crate) async fn attach(
+    url: &str,
+    has_credit: bool,
+    object: &str,
+    env: &Env,
+) -> Result<Attached, Failure> {
     let broken = |error: JsValue| internal("attaching a reader", &error);
     let init = web_sys::RequestInit::new();
     let headers = web_sys::Headers::new().map_err(broken)?;
@@ -73,80 +93,87 @@ pub(crate) async fn attach(url: &str, object: &str, env: &Env) -> Result<Attache
     let response = Response::from(response);
     let header = |name: &str| response.headers().get(name).ok().flatten();
     let content_type = header(name::CONTENT_TYPE).and_then(|text| ContentType::parse(&text).ok());
-    let tail = header(name::STREAM_NEXT_OFFSET).and_then(|text| text.parse().ok());
+    let offset = |name: &str| header(name).and_then(|text| text.parse::<Offset>().ok());
+    let (start, tail) = (offset(READER_OFFSET), offset(name::STREAM_NEXT_OFFSET));
+    let from = start.map_or(Position(0), |start| start.position);
     let Some(socket) = response.websocket() else {
         return Err(broken("an upgrade without a socket".into()));
     };
-    let (listeners, arrivals) = listen(&socket).map_err(broken)?;
+    let is_gone = Rc::new(Cell::new(false));
+    let (listeners, arrivals, answers) = listen(&socket, Rc::clone(&is_gone)).map_err(broken)?;
     let content_type = content_type.unwrap_or_default();
     Ok(Attached::Reader(Box::new(Socket {
         socket,
         arrivals,
+        answers,
+        is_gone,
+        failure: None,
         cold: None,
         env: env.clone(),
         _listeners: listeners,
-        granted: None,
+        window: Window::open(from, has_credit),
         content_type,
+        start,
         tail,
     })))
 }
 
+type Channels = (Listeners, UnboundedReceiver<Arrival>, UnboundedReceiver<Vec<Answer>>);
+
 /// Listens to a socket and accepts it, in this order, so that no frame is missed. The listeners
 /// must be kept: dropping them ends the arrivals.
-fn listen(socket: &WebSocket) -> Result<(Listeners, UnboundedReceiver<Arrival>), JsValue> {
-    let (sender, receiver) = unbounded();
+fn listen(socket: &WebSocket, is_gone: Rc<Cell<bool>>) -> Result<Channels, JsValue> {
+    let (sender, arrivals) = unbounded();
+    let (answer_sender, answers) = unbounded();
     // A receiver that is gone means that nobody reads any more.
     let on_message = {
         let sender = sender.clone();
-        Closure::<dyn FnMut(JsValue)>::new(move |event: JsValue| {
-            let _ = sender.unbounded_send(arrival_of(&event));
-        })
+        let answer_sender = answer_sender.clone();
+        move |event: JsValue| deliver(&event, &sender, &answer_sender)
     };
-    let on_close = Closure::<dyn FnMut(JsValue)>::new(move |event: JsValue| {
-        let code = js_sys::Reflect::get(&event, &"code".into()).ok().and_then(|code| code.as_f64());
-        let gone = code == Some(f64::from(CLOSE_STREAM_GONE));
+    let on_close = move |event: JsValue| {
+        let gone = close_code(&event) == Some(CLOSE_STREAM_GONE);
+        is_gone.set(is_gone.get() || gone);
         let _ = sender.unbounded_send(if gone { Arrival::Gone } else { Arrival::Ended });
-    });
-    let target: js::EventTarget = JsValue::from(socket.as_ref().clone()).unchecked_into();
-    target.add_event_listener("message", on_message.as_ref().unchecked_ref())?;
-    for ending in ["close", "error"] {
-        target.add_event_listener(ending, on_close.as_ref().unchecked_ref())?;
+        answer_sender.close_channel();
+    };
+    let listeners = Listeners::accept(socket, on_message, on_close)?;
+    Ok((listeners, arrivals, answers))
+}
+
+/// Puts a message into the channel that it belongs to.
+fn deliver(
+    event: &JsValue,
+    arrivals: &UnboundedSender<Arrival>,
+    answers: &UnboundedSender<Vec<Answer>>,
+) {
+    let event: &js::MessageEvent = event.unchecked_ref();
+    let unreadable = |error: String| {
+        internal("reading a live frame", &JsValue::from_str(&error));
+        let _ = arrivals.unbounded_send(Arrival::Ended);
+        answers.close_channel();
+    };
+    let Ok(buffer) = event.data().dyn_into::<js_sys::ArrayBuffer>() else {
+        return unreadable("a text".into());
+    };
+    let message = js_sys::Uint8Array::new(&buffer);
+    if message.get_index(0) == TAG_ANSWERS {
+        return match Answers::decode(&message.to_vec()) {
+            Ok(list) => {
+                let _ = answers.unbounded_send(list);
+            }
+            Err(error) => unreadable(error.to_string()),
+        };
     }
-    socket.accept().map_err(|error| JsValue::from_str(&error.to_string()))?;
-    Ok((Listeners { target, on_message, on_close }, receiver))
-}
-
-fn arrival_of(event: &JsValue) -> Arrival {
-    let data = js_sys::Reflect::get(event, &"data".into());
-    match data.map(|data| data.dyn_into::<js_sys::ArrayBuffer>()) {
-        Ok(Ok(buffer)) => frame_of(&js_sys::Uint8Array::new(&buffer).to_vec()),
-        _ => Arrival::Ended,
-    }
-}
-
-/// The closures that the platform calls.
-struct Listeners {
-    target: js::EventTarget,
-    on_message: Closure<dyn FnMut(JsValue)>,
-    on_close: Closure<dyn FnMut(JsValue)>,
-}
-
-impl Drop for Listeners {
-    fn drop(&mut self) {
-        self.target.remove_event_listener("message", self.on_message.as_ref().unchecked_ref());
-        for ending in ["close", "error"] {
-            self.target.remove_event_listener(ending, self.on_close.as_ref().unchecked_ref());
+    let message = JsBytes::new(message);
+    // The payload stays where it is; only its length is compared.
+    let head = message.slice(0..FRAME_HEAD_BYTES as u64).to_vec();
+    match FrameHead::decode(&head, message.len()) {
+        Ok(head) => {
+            let payload = message.slice(FRAME_HEAD_BYTES as u64..message.len());
+            let _ = arrivals.unbounded_send(Arrival::Frame(head, payload));
         }
-    }
-}
-
-fn frame_of(bytes: &[u8]) -> Arrival {
-    match Frame::decode(bytes) {
-        Ok((head, payload)) => Arrival::Frame(head, payload.to_vec()),
-        Err(error) => {
-            internal("reading a live frame", &JsValue::from_str(&error.to_string()));
-            Arrival::Ended
-        }
+        Err(error) => unreadable(error.to_string()),
     }
 }
 
@@ -154,48 +181,80 @@ impl Socket {
     /// The next arrival; after [`Arrival::Ended`] there is none. May be dropped and called again
     /// at any time: what is being fetched goes on.
     pub(crate) async fn next(&mut self) -> Arrival {
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// As [`Socket::next`].
+    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Arrival> {
         if self.cold.is_none() {
-            let arrival = self.arrivals.next().await.unwrap_or(Arrival::Ended);
-            let Arrival::Frame(head, payload) = arrival else { return arrival };
-            if self.granted.is_none() {
-                self.granted = Some(head.from.saturating_add_bytes(LIVE_CREDIT_BYTES));
-            }
-            if !head.cold {
-                return Arrival::Frame(head, payload);
-            }
-            match serde_json::from_slice::<ColdRange>(&payload) {
-                Ok(range) => {
-                    let (locator, env) = (Locator::from(range), self.env.clone());
-                    let fetch = async move { cold::fetch(&locator, &env).await };
-                    self.cold = Some((head, fetch.boxed_local()));
+            let arrival = match self.arrivals.poll_next_unpin(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(arrival) => arrival.unwrap_or(Arrival::Ended),
+            };
+            match arrival {
+                Arrival::Frame(head, payload) if head.cold => {
+                    if !self.fetch(head, &payload) {
+                        return Poll::Ready(Arrival::Ended);
+                    }
                 }
-                Err(error) => {
-                    internal("reading a cold frame", &JsValue::from_str(&error.to_string()));
-                    return Arrival::Ended;
-                }
+                arrival => return Poll::Ready(arrival),
             }
         }
-        let Some((head, fetch)) = &mut self.cold else { return Arrival::Ended };
+        let Some((head, fetch)) = &mut self.cold else { return Poll::Ready(Arrival::Ended) };
         let head = *head;
-        let fetched = fetch.await;
+        let Poll::Ready(fetched) = fetch.poll_unpin(context) else { return Poll::Pending };
         self.cold = None;
-        match fetched {
-            Ok(bytes) => Arrival::Frame(head, bytes.to_vec()),
+        Poll::Ready(match fetched {
+            Ok(bytes) => Arrival::Frame(head, bytes),
             Err(error) => {
-                // Logged on the way; the reader connects again and is told what there is to tell.
-                let _ = Failure::from(error);
+                // The reader connects again; if that does not help, this is what it is told.
+                self.failure = Some(Failure::from(error).error);
                 Arrival::Ended
+            }
+        })
+    }
+
+    /// Begins to fetch the bytes of a cold frame; `false` when it does not say where they are.
+    fn fetch(&mut self, head: FrameHead, payload: &JsBytes) -> bool {
+        match serde_json::from_slice::<ColdRange>(&payload.to_vec()) {
+            Ok(range) => {
+                let (locator, env) = (Locator::from(range), self.env.clone());
+                let fetch = async move { cold::fetch(&locator, &env).await };
+                self.cold = Some((head, fetch.boxed_local()));
+                true
+            }
+            Err(error) => {
+                internal("reading a cold frame", &JsValue::from_str(&error.to_string()));
+                false
             }
         }
     }
 
+    /// Whether the life that is read has ended.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.is_gone.get()
+    }
+
+    /// Why cold bytes could not be had, if that ended the arrivals.
+    pub(crate) fn failure(&self) -> Option<&ApiError> {
+        self.failure.as_ref()
+    }
+
+    /// The answers to a batch of appends; `None` when the connection has ended.
+    pub(crate) fn poll_answers(&mut self, context: &mut Context<'_>) -> Poll<Option<Vec<Answer>>> {
+        self.answers.poll_next_unpin(context)
+    }
+
+    /// Sends a batch of appends. `false`: the connection has ended.
+    pub(crate) fn send_calls(&self, batch: &[u8]) -> bool {
+        self.socket.send_with_bytes(batch).is_ok()
+    }
+
     /// Tells the object that the client has taken everything before `consumed`.
     pub(crate) fn grant(&mut self, consumed: Position) {
-        let up_to = consumed.saturating_add_bytes(LIVE_CREDIT_BYTES);
-        let known = self.granted.unwrap_or(up_to);
-        let due = up_to.saturating_since_bytes(known) > LIVE_CREDIT_BYTES / 2;
-        if due && self.socket.send_with_bytes(Grant { up_to }.encode()).is_ok() {
-            self.granted = Some(up_to);
+        if let Some(grant) = self.window.consumed(consumed) {
+            // A socket that has ended says so by itself.
+            let _ = self.socket.send_with_bytes(grant.encode());
         }
     }
 

@@ -8,6 +8,8 @@
 
 use std::time::Duration;
 
+use engine::follow::{Arrived, Follower};
+use engine::log::Blob;
 use futures::future::{Either, select};
 use futures::stream;
 use protocol::content_type::{ContentType, SseEncoding};
@@ -15,7 +17,7 @@ use protocol::cursor::next_cursor;
 use protocol::headers::name;
 use protocol::limits::SSE_COMMENT_INTERVAL_MS;
 use protocol::live::FrameHead;
-use protocol::offset::Offset;
+use protocol::offset::{Offset, Position};
 use protocol::sse;
 use protocol::time::UnixMillis;
 use worker::{Delay, Env, Response};
@@ -38,8 +40,10 @@ struct Reader {
     object: String,
     cursor: Option<String>,
     env: Env,
-    /// Offset behind the last event sent.
-    next: Option<Offset>,
+    /// Where the client stands.
+    follower: Follower,
+    /// Whether the last control event said that it was up to date.
+    up_to_date: bool,
     /// Bytes of a character that the last frame cut off; they precede the next one.
     cut: Vec<u8>,
     until: UnixMillis,
@@ -55,7 +59,7 @@ pub(crate) async fn serve(
     env: &Env,
 ) -> Result<web_sys::Response, Failure> {
     let lifetime_ms = Config::from_env(env)?.limits.sse_lifetime_ms;
-    let socket = match attach(url, object, env).await? {
+    let socket = match attach(url, true, object, env).await? {
         Attached::Answer(response) => return Ok(response),
         Attached::Reader(socket) => socket,
     };
@@ -69,7 +73,8 @@ pub(crate) async fn serve(
         object: object.to_owned(),
         cursor: query.cursor.clone(),
         env: env.clone(),
-        next: None,
+        follower: Follower::default(),
+        up_to_date: false,
         cut: Vec::new(),
         until: js::now().saturating_add_ms(lifetime_ms),
         reconnects: 0,
@@ -97,7 +102,7 @@ fn respond(reader: Reader, base64: bool) -> Result<web_sys::Response, wasm_bindg
 impl Reader {
     /// The next bytes of the response; `None` ends it.
     async fn next_chunk(&mut self) -> Option<Vec<u8>> {
-        if let Some(next) = self.next {
+        if let Some(next) = self.follower.next() {
             // The client has taken what was sent.
             self.socket.grant(next.position);
         }
@@ -108,7 +113,7 @@ impl Reader {
             let left_ms = self.until.saturating_since_ms(js::now());
             if left_ms == 0 {
                 self.socket.close();
-                return None;
+                return self.farewell();
             }
             let pause = Duration::from_millis(left_ms.min(SSE_COMMENT_INTERVAL_MS));
             let arrival = {
@@ -124,7 +129,7 @@ impl Reader {
                     sse::comment(&mut comment);
                     return Some(comment);
                 }
-                Some(Arrival::Frame(head, payload)) => match self.events(head, &payload) {
+                Some(Arrival::Frame(head, payload)) => match self.events(head, &payload.to_vec()) {
                     Some(chunk) => return Some(chunk),
                     None => self.reconnect().await?,
                 },
@@ -136,12 +141,8 @@ impl Reader {
 
     /// Encodes a frame; `None` when bytes are missing before it.
     fn events(&mut self, head: FrameHead, payload: &[u8]) -> Option<Vec<u8>> {
-        let expected = self.next.map_or(head.from, |next| next.position);
-        let repeated = usize::try_from(expected.saturating_since_bytes(head.from)).ok()?;
-        let fresh = payload.get(repeated..).unwrap_or_default();
-        if head.from > expected {
-            return None;
-        }
+        let Arrived::Fresh { repeated } = self.follower.take(&head) else { return None };
+        let fresh = payload.get(usize::try_from(repeated).ok()?..).unwrap_or_default();
         self.reconnects = 0;
         let mut chunk = Vec::with_capacity(fresh.len() + fresh.len() / 2 + 256);
         let bytes = [self.cut.as_slice(), fresh].concat();
@@ -149,12 +150,27 @@ impl Reader {
         if !bytes.is_empty() {
             self.data_event(&mut chunk, &bytes, &head);
         }
-        let next = head.next_offset();
-        let cursor = next_cursor(js::now(), self.cursor.as_deref(), js::random());
-        let (up_to_date, closed) = (head.up_to_date, head.closed);
-        sse::control_event(&mut chunk, &next.to_string(), Some(&cursor), up_to_date, closed);
-        self.next = Some(next);
+        self.up_to_date = head.up_to_date;
         self.ended = head.closed;
+        self.control_event(&mut chunk)?;
+        Some(chunk)
+    }
+
+    /// Says where the client goes on: before the bytes of a character that were held back.
+    fn control_event(&self, chunk: &mut Vec<u8>) -> Option<()> {
+        let Offset { generation, position } = self.follower.next()?;
+        let position = Position(position.0.saturating_sub(self.cut.len() as u64));
+        let next = Offset { generation, position }.to_string();
+        let cursor = next_cursor(js::now(), self.cursor.as_deref(), js::random());
+        sse::control_event(chunk, &next, Some(&cursor), self.up_to_date, self.ended);
+        Some(())
+    }
+
+    /// The last event of a response that is recycled: where to go on.
+    fn farewell(&mut self) -> Option<Vec<u8>> {
+        let mut chunk = Vec::new();
+        self.control_event(&mut chunk)?;
+        self.ended = true;
         Some(chunk)
     }
 
@@ -174,13 +190,13 @@ impl Reader {
 
     /// Connects again at the reader's position; `None` when the response has to end.
     async fn reconnect(&mut self) -> Option<()> {
-        let next = self.next?;
+        let next = self.follower.next()?;
         self.reconnects += 1;
         if self.reconnects > RECONNECTS_MAX {
             return None;
         }
         let url = format!("{}?offset={next}&live=sse", self.url);
-        match attach(&url, &self.object, &self.env).await {
+        match attach(&url, true, &self.object, &self.env).await {
             Ok(Attached::Reader(socket)) => {
                 self.socket = socket;
                 Some(())

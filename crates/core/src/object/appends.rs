@@ -1,7 +1,8 @@
-//! POST: from the request's body to the group commit.
+//! The group commit, and POST: from the request's body to it.
 //!
 //! Appends that arrive while the previous group is on its way to the disk are planned together
-//! and committed as one transaction.
+//! and committed as one transaction. Those of WebSocket clients ([`super::calls`]) join the same
+//! groups.
 //!
 //! ```text
 //! body ─► queue ─► [commit group] ─► answers (held by the output gate)
@@ -23,13 +24,15 @@ use std::time::Duration;
 use engine::append::{Append, Appended};
 use engine::log::Blob;
 use js_sys::{Function, Promise};
-use protocol::error::ErrorCode;
+use protocol::error::{ApiError, ErrorCode};
 use protocol::headers::name;
 use protocol::limits::{BODIES_IN_FLIGHT_BYTES_MAX, GROUP_APPENDS_MAX};
+use protocol::offset::Generation;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, spawn_local};
 use worker::Delay;
 
+use super::calls::CallTicket;
 use super::{Inner, JsBytes};
 use crate::body::{self, Body};
 use crate::js;
@@ -37,9 +40,44 @@ use crate::request::{AppendHeaderText, AppendHeaders, content_length};
 use crate::respond::{Failure, Reply, internal};
 
 /// An append that waits for its group.
-struct Waiting {
-    append: Append<JsBytes>,
-    ticket: Ticket,
+pub(crate) struct Waiting {
+    pub(crate) append: Append<JsBytes>,
+    pub(crate) ticket: Ticket,
+}
+
+/// The right to answer one append, used exactly once. A ticket that is dropped unused answers that
+/// nothing was stored.
+pub(crate) enum Ticket {
+    /// A POST.
+    Request(RequestTicket),
+    /// An append of a WebSocket client.
+    Call(CallTicket),
+}
+
+impl Ticket {
+    /// Answers an append that was stored, or stored before.
+    fn appended(self, appended: &Appended, has_body: bool) {
+        match self {
+            Self::Request(ticket) => ticket.appended(appended, has_body),
+            Self::Call(ticket) => ticket.appended(appended),
+        }
+    }
+
+    /// Answers an append that was refused.
+    fn refused(self, failure: Failure) {
+        match self {
+            Self::Request(ticket) => ticket.refused(failure),
+            Self::Call(ticket) => ticket.refused(failure.error),
+        }
+    }
+
+    /// The life that the append is for; `None` for whichever there is.
+    fn life(&self) -> Option<Generation> {
+        match self {
+            Self::Request(_) => None,
+            Self::Call(ticket) => Some(ticket.life()),
+        }
+    }
 }
 
 /// The queue in front of the log.
@@ -54,9 +92,8 @@ pub(crate) struct Appends {
     in_flight_bytes: Cell<u64>,
 }
 
-/// The right to answer one request, used exactly once. A ticket that is dropped unused answers
-/// that nothing was stored.
-struct Ticket {
+/// The right to answer one request.
+pub(crate) struct RequestTicket {
     resolve: Option<Function>,
     /// Whether a browser asks, which wants CORS headers.
     cors: bool,
@@ -64,7 +101,7 @@ struct Ticket {
     room: Option<Room>,
 }
 
-impl Ticket {
+impl RequestTicket {
     /// Answers an append that was stored, or stored before.
     fn appended(mut self, appended: &Appended, has_body: bool) {
         if self.cors {
@@ -97,24 +134,29 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for RequestTicket {
     fn drop(&mut self) {
-        let message = "The stream's storage failed; nothing was changed.";
         if self.resolve.is_some() {
-            self.settle(Failure::new(ErrorCode::StorageFailed, message).reply());
+            self.settle(Failure::from(nothing_stored()).reply());
         }
     }
 }
 
-/// Room for a body, given back when it is dropped.
-struct Room {
+/// What a ticket says that was dropped unused.
+pub(crate) fn nothing_stored() -> ApiError {
+    let message = "The stream's storage failed; nothing was changed.";
+    ApiError::new(ErrorCode::StorageFailed, message)
+}
+
+/// Room for bodies, given back when it is dropped.
+pub(crate) struct Room {
     inner: Rc<Inner>,
     bytes: u64,
 }
 
 impl Room {
-    /// Takes room for a body. An object without other bodies takes any.
-    fn take(inner: &Rc<Inner>, bytes: u64) -> Result<Self, Failure> {
+    /// Takes room for bodies. An object without other bodies takes any.
+    pub(crate) fn take(inner: &Rc<Inner>, bytes: u64) -> Result<Self, Failure> {
         let taken = inner.appends.in_flight_bytes.get();
         let wanted = taken.saturating_add(bytes);
         if taken > 0 && wanted > BODIES_IN_FLIGHT_BYTES_MAX {
@@ -172,7 +214,7 @@ impl Inner {
             let lines = js::append_headers(request);
             let text = AppendHeaderText::split(&lines);
             let cors = text.origin.is_some();
-            let ticket = Ticket { resolve: Some(resolve), cors, room: None };
+            let ticket = RequestTicket { resolve: Some(resolve), cors, room: None };
             let arriving = Arriving::new(self);
             match self.prepare(request, &text) {
                 Ok((append, body)) => self.receive(append, body, ticket, arriving),
@@ -212,7 +254,7 @@ impl Inner {
         self: &Rc<Self>,
         append: Append<JsBytes>,
         body: Body,
-        mut ticket: Ticket,
+        mut ticket: RequestTicket,
         arriving: Arriving,
     ) {
         let inner = Rc::clone(self);
@@ -222,7 +264,8 @@ impl Inner {
             match body.and_then(|body| Ok((Room::take(&inner, body.len())?, body))) {
                 Ok((room, body)) => {
                     ticket.room = Some(room);
-                    inner.enqueue(Append { body, ..append }, ticket);
+                    let append = Append { body, ..append };
+                    inner.enqueue([Waiting { append, ticket: Ticket::Request(ticket) }]);
                 }
                 Err(failure) => ticket.refused(failure),
             }
@@ -239,10 +282,10 @@ impl Inner {
         }
     }
 
-    /// Puts an append into the next group.
-    fn enqueue(self: &Rc<Self>, append: Append<JsBytes>, ticket: Ticket) {
+    /// Puts appends into the next group.
+    pub(crate) fn enqueue(self: &Rc<Self>, waiting: impl IntoIterator<Item = Waiting>) {
         if let Ok(mut queue) = self.appends.queue.try_borrow_mut() {
-            queue.push(Waiting { append, ticket });
+            queue.extend(waiting);
         }
         if !self.appends.committing.replace(true) {
             self.start_committing();
@@ -272,6 +315,15 @@ impl Inner {
 
     fn commit_group(self: &Rc<Self>) {
         let group = self.appends.take_group();
+        let Ok(life) = self.with_stream(|stream| stream.generation()) else { return };
+        let is_late = |waiting: &Waiting| {
+            let wanted = waiting.ticket.life();
+            wanted.is_some() && wanted != life
+        };
+        let (late, group): (Vec<_>, Vec<_>) = group.into_iter().partition(is_late);
+        for Waiting { ticket, .. } in late {
+            ticket.refused(engine::Missing::NotFound.into());
+        }
         let (appends, tickets): (Vec<_>, Vec<_>) = group
             .into_iter()
             .map(|Waiting { append, ticket }| {
@@ -289,7 +341,7 @@ impl Inner {
             }
         }
         if let Some(growth) = outcome.growth {
-            self.broadcast(growth);
+            self.announce(growth);
             self.take_up();
             self.rotate_if_due();
             self.watch_quota();

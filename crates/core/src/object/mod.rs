@@ -6,11 +6,13 @@
 //!
 //! - [`appends`]: reading bodies, and the group commit.
 //! - [`verbs`]: one function a method.
-//! - [`readers`]: hibernating sockets of live readers, and the pump that feeds them.
+//! - [`readers`]: hibernating sockets of live readers, and the turns in which they are fed.
+//! - [`calls`]: appends of WebSocket clients.
 //! - [`forks`]: the conversation between a fork and its source.
 //! - [`rotation`]: uploads of segments, and the sweeping of unreferenced ones.
 
 mod appends;
+mod calls;
 mod forks;
 mod readers;
 mod rotation;
@@ -39,6 +41,7 @@ use crate::request::{Headers, split_url};
 use crate::respond::{Failure, Reply, internal};
 use appends::Appends;
 use forks::ForkInProgress;
+pub(crate) use readers::READER_OFFSET;
 use readers::Readers;
 use rotation::Uploading;
 pub use sql::JsBytes;
@@ -71,7 +74,7 @@ pub(crate) struct Inner {
     pub(crate) config: Result<Config, ApiError>,
     stream: RefCell<Option<ObjectStream>>,
     pub(crate) appends: Appends,
-    pub(crate) readers: RefCell<Readers>,
+    pub(crate) readers: Readers,
     /// The fork that a request of this instance is making, if one is.
     pub(crate) fork_in_progress: ForkInProgress,
     pub(crate) uploading: Uploading,
@@ -107,7 +110,7 @@ impl StreamObject {
                 config,
                 stream: RefCell::new(None),
                 appends: Appends::default(),
-                readers: RefCell::default(),
+                readers: Readers::new(),
                 fork_in_progress: ForkInProgress::default(),
                 uploading: Uploading::default(),
                 is_fresh: Cell::new(false),
@@ -155,7 +158,7 @@ impl StreamObject {
     /// A message on a reader's socket.
     #[wasm_bindgen(js_name = webSocketMessage)]
     pub fn web_socket_message(&self, socket: web_sys::WebSocket, message: &JsValue) {
-        self.inner.on_message(&socket.into(), message);
+        self.inner.on_message(socket.into(), message);
     }
 
     /// A reader's socket has closed.
@@ -236,7 +239,7 @@ impl Inner {
         let ended = before.is_some() && stream.generation() != before;
         drop(slot);
         if ended {
-            self.dismiss_readers();
+            self.readers.dismiss();
         }
         Ok(outcome)
     }
@@ -250,11 +253,8 @@ impl Inner {
             // The platform gives an alarm up after some failures; the duties are still there.
             self.retry_alarm();
         }
-        if let Ok(mut readers) = self.readers.try_borrow_mut() {
-            let tail = stream.tail_position();
-            let until = readers.restore(&self.state, tail);
-            stream.set_attached_until(until);
-        }
+        let tail = stream.tail_position();
+        stream.set_attached_until(self.readers.restore(&self.state, tail));
         Ok(stream)
     }
 

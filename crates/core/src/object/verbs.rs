@@ -75,14 +75,14 @@ impl Inner {
     }
 
     /// GET: catch up, or attach a live reader.
-    pub(crate) async fn get(&self, call: &Call, query: &str) -> Result<Answer, Failure> {
+    pub(crate) async fn get(self: &Rc<Self>, call: &Call, query: &str) -> Result<Answer, Failure> {
         self.with_stream(|stream| stream.check(js::now()))??;
         let query = ReadQuery::parse(query)?;
         self.check_boundary(query.offset).await?;
         match query.mode {
             Mode::CatchUp => self.catch_up(call, &query),
             Mode::LongPoll => self.long_poll(call, &query),
-            Mode::Sse => self.attach_sse(call, &query),
+            Mode::Sse | Mode::WebSocket => self.attach_follower(call, &query),
         }
     }
 
@@ -144,7 +144,7 @@ impl Inner {
         Ok(cold::fetch(&locator, &self.env).await?.to_vec().as_slice() == b"\n")
     }
 
-    fn long_poll(&self, call: &Call, query: &ReadQuery) -> Result<Answer, Failure> {
+    fn long_poll(self: &Rc<Self>, call: &Call, query: &ReadQuery) -> Result<Answer, Failure> {
         let (page, content_type) = self.read_page(query)?;
         let waiting = page.from == page.to;
         if waiting && !page.closed {
@@ -205,9 +205,5 @@ fn created_reply(created: &Created, call: &Call) -> Reply {
 /// A catch-up read of the same stream at the same offset.
 fn catch_up_url(url: &str, offset: OffsetParam) -> String {
     let (origin, path, _) = split_url(url);
-    match offset {
-        OffsetParam::At(offset) => format!("{origin}{path}?offset={offset}"),
-        OffsetParam::Start => format!("{origin}{path}?offset=-1"),
-        OffsetParam::Now => format!("{origin}{path}?offset=now"),
-    }
+    format!("{origin}{path}?offset={offset}")
 }

@@ -1,0 +1,130 @@
+//! The socket of a client: messages in, frames out, and how full its send buffer is.
+
+use futures::StreamExt;
+use futures::channel::mpsc::{UnboundedReceiver, unbounded};
+use std::task::{Context, Poll};
+use wasm_bindgen::prelude::*;
+use worker::WebSocket;
+
+use crate::edge::listeners::{Listeners, close_code};
+use crate::js::MessageEvent;
+use crate::object::JsBytes;
+
+#[wasm_bindgen]
+extern "C" {
+    /// What `web_sys` does not bind.
+    type Buffered;
+
+    /// Bytes that wait to be sent; absent on runtimes before workerd 1.20261117.1.
+    #[wasm_bindgen(method, getter, js_name = bufferedAmount)]
+    fn buffered_amount(this: &Buffered) -> Option<f64>;
+}
+
+#[wasm_bindgen(module = "/src/edge/ws/data.js")]
+extern "C" {
+    /// Sends a text frame: `head`, the bytes as UTF-8, `tail`.
+    #[wasm_bindgen(catch, js_name = sendText)]
+    fn send_text(
+        socket: &web_sys::WebSocket,
+        head: &str,
+        bytes: &js_sys::Uint8Array,
+        tail: &str,
+    ) -> Result<(), JsValue>;
+}
+
+/// What a client does.
+pub(super) enum Event {
+    /// A text message.
+    Text(String),
+    /// A binary message.
+    Binary,
+    /// A message of more bytes than allowed; it was not looked at.
+    TooLarge,
+    /// It closed the socket, with this code.
+    Closed(u16),
+    /// The connection broke.
+    Broken,
+}
+
+/// A connected client.
+pub(super) struct Client {
+    socket: WebSocket,
+    events: UnboundedReceiver<Event>,
+    _listeners: Listeners,
+}
+
+impl Client {
+    /// Accepts the server's end of a socket.
+    pub(super) fn accept(socket: WebSocket, message_bytes_max: u64) -> Result<Self, JsValue> {
+        let (sender, events) = unbounded();
+        let on_message = {
+            let sender = sender.clone();
+            move |event: JsValue| {
+                // A receiver that is gone means that nobody reads any more.
+                let _ = sender.unbounded_send(event_of(&event, message_bytes_max));
+            }
+        };
+        let on_end = move |event: JsValue| {
+            let _ = sender.unbounded_send(close_code(&event).map_or(Event::Broken, Event::Closed));
+        };
+        let listeners = Listeners::accept(&socket, on_message, on_end)?;
+        Ok(Self { socket, events, _listeners: listeners })
+    }
+
+    /// The next thing that the client does.
+    pub(super) fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Event> {
+        self.events.poll_next_unpin(context).map(|event| event.unwrap_or(Event::Broken))
+    }
+
+    /// Whether the runtime tells how full the send buffer is.
+    pub(super) fn has_buffered(&self) -> bool {
+        self.buffered_amount().is_some()
+    }
+
+    /// Bytes in the send buffer.
+    pub(super) fn buffered(&self) -> u64 {
+        self.buffered_amount().unwrap_or_default() as u64
+    }
+
+    fn buffered_amount(&self) -> Option<f64> {
+        let socket: &web_sys::WebSocket = self.socket.as_ref();
+        socket.unchecked_ref::<Buffered>().buffered_amount()
+    }
+
+    /// Sends a text frame. A socket that is broken says so by an event.
+    pub(super) fn send(&self, frame: &str) {
+        let _ = self.socket.send_with_str(frame);
+    }
+
+    /// Sends bytes as a binary frame.
+    pub(super) fn send_binary(&self, bytes: &JsBytes) {
+        let socket: &web_sys::WebSocket = self.socket.as_ref();
+        let _ = socket.send_with_js_u8_array(bytes.array());
+    }
+
+    /// Sends UTF-8 bytes between two texts as a text frame; the bytes do not enter wasm.
+    pub(super) fn send_between(&self, head: &str, bytes: &JsBytes, tail: &str) {
+        let _ = send_text(self.socket.as_ref(), head, bytes.array(), tail);
+    }
+
+    /// Closes the socket after what was sent.
+    pub(super) fn close(&self, code: u16, reason: &str) {
+        // A socket that is closed already needs no closing.
+        let _ = self.socket.close(Some(code), Some(reason));
+    }
+}
+
+fn event_of(event: &JsValue, message_bytes_max: u64) -> Event {
+    let data = event.unchecked_ref::<MessageEvent>().data();
+    let Some(text) = data.dyn_ref::<js_sys::JsString>() else {
+        let bytes = data.dyn_ref::<js_sys::ArrayBuffer>().map_or(0, |data| data.byte_length());
+        let is_large = u64::from(bytes) > message_bytes_max;
+        return if is_large { Event::TooLarge } else { Event::Binary };
+    };
+    // Never more bytes than that: what is too large is not copied.
+    if u64::from(text.length()) > message_bytes_max {
+        return Event::TooLarge;
+    }
+    let text = String::from(text);
+    if text.len() as u64 > message_bytes_max { Event::TooLarge } else { Event::Text(text) }
+}

@@ -1,0 +1,484 @@
+//! One WebSocket connection, from its first frame to its close code.
+//!
+//! Everything that can happen is an [`Event`] of one loop: the client speaks or leaves, a page or
+//! answers come from the object, time passes. Between two events [`Connection::drive`] sends
+//! whatever credit and send buffer allow. Catch-up and tail are the same pages of the same socket.
+//!
+//! # Invariants
+//! - A strict client never gets a data frame more than it granted; nothing is added to a send buffer
+//!   that is over its high-water mark but control frames and answers to what the client has sent.
+//! - At most one page is held here; the object gets credit for more when it is sent.
+//! - Answers are in the order of the appends.
+//!
+//! # Error semantics
+//! [`Ending`] says with which code the client's socket is closed and what it is told before. Appends
+//! that are unanswered then may or may not be stored.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use engine::bucket::TokenBucket;
+use engine::credit::Credit;
+use engine::follow::{Arrived, Follower};
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+use protocol::cursor::next_cursor;
+use protocol::error::{ApiError, ErrorCode};
+use protocol::limits::{Limits, SEND_BUFFER_BYTES_MAX, SEND_BUFFER_POLL_MS, WS_ATTACH_MS};
+use protocol::live::CLOSE_TRY_LATER;
+use protocol::live::calls::Answer;
+use protocol::offset::{Offset, OffsetParam};
+use protocol::time::UnixMillis;
+use protocol::ws::{
+    CLOSE_NORMAL, CLOSE_SLOW_READER, CLOSE_UNSUPPORTED, ClientFrame, close_code, server,
+};
+use worker::{Delay, Env};
+
+use super::calls::Calls;
+use super::client::{self, Client};
+use super::page::Page;
+use crate::edge::socket::{Arrival, Attached, Socket, attach};
+use crate::js;
+use crate::metrics::{Level, event};
+use crate::request::ReadQuery;
+
+/// Reconnections in a row without a frame in between, before the client is asked to come again.
+const RECONNECTS_MAX: u32 = 3;
+
+/// What a connection is opened with.
+pub(super) struct Opening {
+    /// The stream's URL without query.
+    pub(super) url: String,
+    /// The stream's object.
+    pub(super) object: String,
+    pub(super) query: ReadQuery,
+    pub(super) limits: Limits,
+}
+
+/// One connection.
+pub(super) struct Connection {
+    opening: Opening,
+    env: Env,
+    id: String,
+    client: Client,
+    reader: Box<Socket>,
+    /// When the object stops to expect the reader.
+    reader_until: UnixMillis,
+    reconnects: u32,
+    follower: Follower,
+    page: Option<Page>,
+    /// The end of a closed stream was sent.
+    is_finished: bool,
+    credit: Credit,
+    bucket: TokenBucket,
+    calls: Calls,
+    /// Since when the send buffer is full.
+    full_since: Option<UnixMillis>,
+    /// Wakes the loop: soon when the send buffer is full, else when the reader is overdue.
+    timer: Option<Timer>,
+    tally: Tally,
+}
+
+struct Timer {
+    is_soon: bool,
+    delay: LocalBoxFuture<'static, ()>,
+}
+
+/// What is told when the connection ends.
+#[derive(Default)]
+struct Tally {
+    data_frames: u64,
+    data_bytes: u64,
+    grants: u64,
+    times_full: u64,
+}
+
+/// What can happen.
+enum Event {
+    Client(client::Event),
+    Arrival(Arrival),
+    Answers(Vec<Answer>),
+    /// The internal socket has ended.
+    Detached,
+    Time,
+}
+
+/// How a connection ends.
+pub(super) struct Ending {
+    code: u16,
+    reason: &'static str,
+    error: Option<ApiError>,
+}
+
+impl Ending {
+    fn new(code: u16, reason: &'static str) -> Self {
+        Self { code, reason, error: None }
+    }
+
+    /// The client broke a rule, or the service failed: the error says it.
+    fn error(error: ApiError) -> Self {
+        let (code, reason) = (close_code(error.code), error.code.as_str());
+        Self { code, reason, error: Some(error) }
+    }
+
+    fn gone() -> Self {
+        let message = "The stream was deleted or has expired.";
+        Self::error(ApiError::new(ErrorCode::StreamNotFound, message))
+    }
+
+    fn failed() -> Self {
+        let message = "The stream's connection broke; connect again at the last offset.";
+        Self::error(ApiError::new(ErrorCode::Unavailable, message))
+    }
+}
+
+impl Connection {
+    /// The URL of a reader at an offset.
+    pub(super) fn url(stream: &str, offset: OffsetParam, has_credit: bool) -> String {
+        let credit = if has_credit { "" } else { "&credit=0" };
+        format!("{stream}?offset={offset}&live=ws{credit}")
+    }
+
+    /// A connection whose reader is attached; tells the client where it stands.
+    pub(super) fn open(opening: Opening, client: Client, reader: Box<Socket>, env: Env) -> Self {
+        let limits = &opening.limits;
+        let connection = Self {
+            id: format!("{:08x}{:08x}", js::random(), js::random()),
+            reader_until: js::now().saturating_add_ms(WS_ATTACH_MS),
+            reconnects: 0,
+            follower: Follower::at(reader.start),
+            page: None,
+            is_finished: false,
+            credit: Credit::open(opening.query.credit),
+            bucket: TokenBucket::new(limits.ws_frames_per_minute),
+            calls: Calls::new(reader.content_type.clone(), limits),
+            full_since: None,
+            timer: None,
+            tally: Tally::default(),
+            opening,
+            env,
+            client,
+            reader,
+        };
+        connection.log(Level::Info, "ws_open", 1, &[]);
+        if let Some(left) = connection.credit.left() {
+            connection.log(Level::Info, "ws_credit", left, &[]);
+        }
+        if let Some(start) = connection.reader.start {
+            connection.send_control(start, connection.reader.tail == Some(start), false);
+        }
+        connection
+    }
+
+    /// Serves the connection until it ends.
+    pub(super) async fn run(mut self) {
+        let ending = loop {
+            let outcome = match self.drive() {
+                Ok(()) => {
+                    let event = poll_fn(|context| self.poll_event(context)).await;
+                    self.handle(event).await
+                }
+                ended => ended,
+            };
+            if let Err(ending) = outcome {
+                break ending;
+            }
+        };
+        self.end(&ending);
+    }
+
+    /// Sends what may be sent: appends to the object, data to the client.
+    fn drive(&mut self) -> Result<(), Ending> {
+        self.look_at_buffer()?;
+        self.send_calls()?;
+        self.send_page();
+        if self.is_finished && self.calls.is_idle() {
+            return Err(Ending::new(CLOSE_NORMAL, "the stream is closed"));
+        }
+        Ok(())
+    }
+
+    /// Notes whether the send buffer is full, and since when.
+    fn look_at_buffer(&mut self) -> Result<(), Ending> {
+        let buffered = self.client.buffered();
+        if buffered <= SEND_BUFFER_BYTES_MAX {
+            self.full_since = None;
+            return Ok(());
+        }
+        let now = js::now();
+        let Some(since) = self.full_since else {
+            self.full_since = Some(now);
+            self.tally.times_full += 1;
+            if self.tally.times_full == 1 {
+                self.log(Level::Info, "ws_backpressure", buffered, &[]);
+            }
+            return Ok(());
+        };
+        if now.saturating_since_ms(since) > self.opening.limits.slow_reader_timeout_ms {
+            return Err(Ending::new(CLOSE_SLOW_READER, "SLOW_READER"));
+        }
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.full_since.is_some()
+    }
+
+    /// A client that does not read its answers does not get its appends stored either.
+    fn send_calls(&mut self) -> Result<(), Ending> {
+        if self.is_full() {
+            return Ok(());
+        }
+        while let Some(text) = self.calls.release() {
+            self.add_append(&text)?;
+        }
+        let client = &self.client;
+        self.calls.tell_refused(&mut |frame| client.send(frame));
+        while let Some(batch) = self.calls.next_batch() {
+            if !self.reader.send_calls(&batch) {
+                return Err(Ending::failed());
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the page that is here, as far as credit and buffer allow.
+    fn send_page(&mut self) {
+        let Some(page) = &mut self.page else { return };
+        while !page.is_sent() {
+            let is_full = self.client.buffered() > SEND_BUFFER_BYTES_MAX;
+            if is_full && self.full_since.is_none() {
+                self.full_since = Some(js::now());
+                self.tally.times_full += 1;
+            }
+            if is_full || !self.credit.take() {
+                return;
+            }
+            self.tally.data_frames += 1;
+            self.tally.data_bytes += page.send_next(&self.client);
+        }
+        let (next, up_to_date, closed) = (page.next(), page.head.up_to_date, page.head.closed);
+        self.page = None;
+        self.is_finished = closed;
+        self.send_control(next, up_to_date, closed);
+        self.want_more();
+    }
+
+    fn send_control(&self, next: Offset, up_to_date: bool, closed: bool) {
+        let cursor = next_cursor(js::now(), self.opening.query.cursor.as_deref(), js::random());
+        self.client.send(&server::control(&next.to_string(), Some(&cursor), up_to_date, closed));
+    }
+
+    /// Gives the object credit if the client could take more.
+    fn want_more(&mut self) {
+        if self.page.is_none()
+            && self.credit.left() != Some(0)
+            && let Some(next) = self.follower.next()
+        {
+            self.reader.grant(next.position);
+        }
+    }
+
+    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Event> {
+        if let Poll::Ready(event) = self.client.poll_event(context) {
+            return Poll::Ready(Event::Client(event));
+        }
+        if let Poll::Ready(answers) = self.reader.poll_answers(context) {
+            return Poll::Ready(answers.map_or(Event::Detached, Event::Answers));
+        }
+        if self.page.is_none()
+            && !self.is_finished
+            && let Poll::Ready(arrival) = self.reader.poll_next(context)
+        {
+            return Poll::Ready(Event::Arrival(arrival));
+        }
+        self.poll_timer(context).map(|()| Event::Time)
+    }
+
+    fn poll_timer(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let is_soon = self.is_full();
+        let until = self.reader_until;
+        let set = || {
+            let left_ms = until.saturating_since_ms(js::now());
+            let ms = if is_soon { SEND_BUFFER_POLL_MS } else { left_ms };
+            Timer { is_soon, delay: Delay::from(Duration::from_millis(ms)).boxed_local() }
+        };
+        let mut timer =
+            self.timer.take().filter(|timer| timer.is_soon == is_soon).unwrap_or_else(set);
+        let outcome = timer.delay.poll_unpin(context);
+        self.timer = Some(timer).filter(|_| outcome.is_pending());
+        outcome
+    }
+
+    async fn handle(&mut self, event: Event) -> Result<(), Ending> {
+        match event {
+            Event::Client(event) => self.on_client(event),
+            Event::Arrival(Arrival::Frame(head, bytes)) => match self.follower.take(&head) {
+                Arrived::Fresh { repeated } => {
+                    self.reconnects = 0;
+                    let is_json = self.reader.content_type.is_json();
+                    self.page = Some(Page::new(head, &bytes, repeated, is_json));
+                    Ok(())
+                }
+                Arrived::Gap => self.reconnect().await,
+            },
+            Event::Arrival(Arrival::Gone) => Err(Ending::gone()),
+            Event::Arrival(Arrival::Ended) | Event::Detached => {
+                if self.reader.is_gone() {
+                    return Err(Ending::gone());
+                }
+                self.reconnect().await
+            }
+            Event::Answers(answers) => {
+                let client = &self.client;
+                self.calls.answered(&answers, &mut |frame| client.send(frame));
+                Ok(())
+            }
+            Event::Time => {
+                let is_over = self.reader_until <= js::now();
+                if is_over && !self.calls.has_unanswered() {
+                    self.reconnect().await
+                } else {
+                    Ok(())
+                }
+            }
+        }
+    }
+
+    fn on_client(&mut self, event: client::Event) -> Result<(), Ending> {
+        match event {
+            client::Event::Text(text) => self.on_text(text),
+            client::Event::Binary => {
+                let message = "The frame is binary; clients send text.";
+                let error = ApiError::new(ErrorCode::InvalidFrame, message);
+                Err(Ending { code: CLOSE_UNSUPPORTED, ..Ending::error(error) })
+            }
+            client::Event::TooLarge => {
+                let max = self.opening.limits.ws_message_bytes_max;
+                let message = format!("The message is larger than {max} bytes.");
+                Err(Ending::error(ApiError::new(ErrorCode::MessageTooLarge, message)))
+            }
+            client::Event::Closed(code) => Err(Ending::new(
+                if code == CLOSE_NORMAL { code } else { CLOSE_NORMAL },
+                "the client closed",
+            )),
+            client::Event::Broken => Err(Ending::new(CLOSE_NORMAL, "the connection broke")),
+        }
+    }
+
+    fn on_text(&mut self, text: String) -> Result<(), Ending> {
+        match ClientFrame::parse(&text).map_err(|refusal| Ending::error(refusal.error))? {
+            ClientFrame::Credit(more) => self.on_credit(more),
+            ClientFrame::Append(frame) if self.calls.has_room() && !self.is_full() => {
+                let bytes = text.len() as u64;
+                self.calls.add(*frame, bytes).map_err(Ending::error)
+            }
+            ClientFrame::Append(_) => self.calls.hold(text).map_err(Ending::error),
+        }
+    }
+
+    /// An append that has waited; it was read before.
+    fn add_append(&mut self, text: &str) -> Result<(), Ending> {
+        match ClientFrame::parse(text).map_err(|refusal| Ending::error(refusal.error))? {
+            ClientFrame::Append(frame) => {
+                self.calls.add(*frame, text.len() as u64).map_err(Ending::error)
+            }
+            ClientFrame::Credit(_) => Ok(()),
+        }
+    }
+
+    fn on_credit(&mut self, more: u64) -> Result<(), Ending> {
+        if !self.bucket.take(js::now()) {
+            let message = "The client sends more frames than it may in a minute.";
+            return Err(Ending::error(ApiError::new(ErrorCode::RateLimited, message)));
+        }
+        let was_strict = self.credit.is_strict();
+        self.credit.grant(more).map_err(|overflow| {
+            let message = format!("The credit is too much: {overflow}.");
+            Ending::error(ApiError::new(ErrorCode::InvalidCredit, message))
+        })?;
+        self.tally.grants += 1;
+        if !was_strict {
+            self.log(Level::Info, "ws_credit", more, &[]);
+        }
+        self.want_more();
+        Ok(())
+    }
+
+    /// Attaches the reader again where it stands.
+    async fn reconnect(&mut self) -> Result<(), Ending> {
+        if self.calls.has_unanswered() {
+            return Err(Ending::failed());
+        }
+        let Some(next) = self.follower.next() else { return Err(Ending::failed()) };
+        let failure = self.reader.failure().cloned();
+        self.reconnects += 1;
+        if self.reconnects > RECONNECTS_MAX {
+            return Err(failure.map_or_else(Ending::failed, Ending::error));
+        }
+        let has_credit = self.credit.left() != Some(0);
+        let url = Self::url(&self.opening.url, OffsetParam::At(next), has_credit);
+        let attached = attach(&url, has_credit, &self.opening.object, &self.env).await;
+        match attached.map_err(|failure| Ending::error(failure.error))? {
+            Attached::Reader(reader) => {
+                self.reader = reader;
+                self.reader_until = js::now().saturating_add_ms(WS_ATTACH_MS);
+                Ok(())
+            }
+            // The path has no stream any more, or another one: the offset is not its own.
+            Attached::Answer(response) => Err(match response.status() {
+                400 | 404 | 410 => Ending::gone(),
+                429 => Ending::new(CLOSE_TRY_LATER, "TOO_MANY_READERS"),
+                _ => Ending::failed(),
+            }),
+        }
+    }
+
+    fn end(&self, ending: &Ending) {
+        if let Some(error) = &ending.error {
+            self.client.send(&server::error(error));
+        }
+        self.client.close(ending.code, ending.reason);
+        self.reader.close();
+        let code = ending.error.as_ref().map(|error| error.code);
+        let is_limit = code.is_some_and(|code| {
+            matches!(
+                code,
+                ErrorCode::InvalidFrame
+                    | ErrorCode::InvalidCredit
+                    | ErrorCode::RateLimited
+                    | ErrorCode::TooManyUnacked
+                    | ErrorCode::MessageTooLarge
+            )
+        });
+        let reason = [("reason", ending.reason.into())];
+        if is_limit {
+            self.log(Level::Info, "ws_limit", 1, &reason);
+        }
+        let Tally { data_frames, data_bytes, grants, times_full } = self.tally;
+        let [reason] = reason;
+        let details = [
+            reason,
+            ("code", ending.code.into()),
+            ("frames", data_frames.into()),
+            ("bytes", data_bytes.into()),
+            ("grants", grants.into()),
+            ("appends", self.calls.count.into()),
+            ("full", times_full.into()),
+        ];
+        self.log(Level::Info, "ws_close", 1, &details);
+    }
+
+    fn log(
+        &self,
+        level: Level,
+        what: &'static str,
+        number: u64,
+        details: &[(&'static str, serde_json::Value)],
+    ) {
+        let mut all = vec![("connection", self.id.as_str().into())];
+        all.extend_from_slice(details);
+        event(&self.env, (level, what), &self.opening.object, number, &all);
+    }
+}

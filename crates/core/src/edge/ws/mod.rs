@@ -1,0 +1,71 @@
+//! WebSocket: frames of the internal socket as frames for the client, and its appends as batches
+//! for the object. The wire is described in docs/live.md.
+//!
+//! - [`connection`] is one connection: everything that can happen to it, in one loop.
+//! - [`client`] is the client's socket, [`calls`] its appends, [`page`] the data that is being sent.
+
+mod calls;
+mod client;
+mod connection;
+mod page;
+
+use protocol::error::ErrorCode;
+use protocol::headers::name;
+use protocol::ws::choose_subprotocol;
+use wasm_bindgen::JsValue;
+use wasm_bindgen_futures::spawn_local;
+use worker::{Env, Response, WebSocketPair};
+
+use super::socket::{Attached, attach};
+use crate::config::Config;
+use crate::request::{Headers, ReadQuery, split_url};
+use crate::respond::{Failure, headers_of, internal};
+use client::Client;
+use connection::{Connection, Opening};
+
+/// Opens one WebSocket.
+pub(crate) async fn serve(
+    request: &web_sys::Request,
+    url: &str,
+    query: &ReadQuery,
+    object: &str,
+    env: &Env,
+) -> Result<web_sys::Response, Failure> {
+    let headers = Headers(request.headers());
+    let upgrade = headers.get(name::UPGRADE).unwrap_or_default();
+    if !upgrade.eq_ignore_ascii_case("websocket") {
+        let message = "With `live=ws`, the request upgrades to `websocket`.";
+        let failure = Failure::new(ErrorCode::UpgradeRequired, message);
+        return Err(failure.header(name::UPGRADE, "websocket"));
+    }
+    let offered = headers.get(name::SEC_WEBSOCKET_PROTOCOL);
+    let subprotocol = choose_subprotocol(offered.as_deref())?;
+    let limits = Config::from_env(env)?.limits;
+    let (origin, path, _) = split_url(url);
+    // Nothing else of the query reaches the object: it may hold a token.
+    let url = format!("{origin}{path}");
+    let has_credit = query.credit != Some(0);
+    let target = Connection::url(&url, query.offset, has_credit);
+    let reader = match attach(&target, has_credit, object, env).await? {
+        Attached::Answer(response) => return Ok(response),
+        Attached::Reader(reader) => reader,
+    };
+    let failed = |error: JsValue| internal("opening a socket", &error);
+    let WebSocketPair { client, server } =
+        WebSocketPair::new().map_err(|error| failed(error.to_string().into()))?;
+    let server = Client::accept(server, limits.ws_message_bytes_max).map_err(failed)?;
+    if query.credit.is_none() && !server.has_buffered() {
+        let message = "This runtime cannot pace a client: open the socket with `credit`.";
+        return Err(Failure::new(ErrorCode::InvalidQuery, message));
+    }
+    let opening = Opening { url, object: object.to_owned(), query: query.clone(), limits };
+    let connection = Connection::open(opening, server, reader, env.clone());
+    spawn_local(connection.run());
+    let mut headers = Vec::new();
+    if let Some(subprotocol) = subprotocol {
+        headers.push((name::SEC_WEBSOCKET_PROTOCOL, subprotocol.into()));
+    }
+    let response =
+        Response::from_websocket(client).map_err(|error| failed(error.to_string().into()))?;
+    Ok(response.with_headers(headers_of(&headers).map_err(failed)?).into())
+}
