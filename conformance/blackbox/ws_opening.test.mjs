@@ -131,6 +131,8 @@ describe("a request that is no upgrade", () => {
 
   test("and an upgrade that is no live read gets no socket", async () => {
     const url = await stream(1);
+    // So that every answer ends.
+    await close(url);
     for (const query of ["offset=-1", "offset=-1&live=sse", "offset=-1&live=long-poll"]) {
       const target = `${url.replace(/^http/, "ws")}?${query}`;
       const response = await refusal(target).catch((error) => error);
