@@ -24,6 +24,16 @@ extern "C" {
     #[wasm_bindgen(method, catch)]
     pub(crate) fn sync(this: &Storage) -> Result<js_sys::Promise, JsValue>;
 
+    /// The `ctx` of an object.
+    pub(crate) type ObjectState;
+
+    /// Throws when the object has as many sockets as the platform allows.
+    #[wasm_bindgen(method, catch, js_name = acceptWebSocket)]
+    pub(crate) fn accept_web_socket(
+        this: &ObjectState,
+        socket: &web_sys::WebSocket,
+    ) -> Result<(), JsValue>;
+
     /// `ctx.storage.sql`.
     #[derive(Clone)]
     pub(crate) type Sql;

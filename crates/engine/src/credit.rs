@@ -77,3 +77,67 @@ impl fmt::Display for CreditOverflow {
 }
 
 impl std::error::Error for CreditOverflow {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn paced_until_the_first_grant() {
+        let mut credit = Credit::open(None);
+        assert!((0..1000).all(|_| credit.take()));
+        assert_eq!((credit.left(), credit.is_strict()), (None, false));
+        assert_eq!(credit.grant(2), Ok(()));
+        assert_eq!((credit.left(), credit.is_strict()), (Some(2), true));
+        assert_eq!([credit.take(), credit.take(), credit.take()], [true, true, false]);
+    }
+
+    #[test]
+    fn zero_is_strict() {
+        let mut credit = Credit::open(Some(0));
+        assert!(credit.is_strict() && !credit.take());
+        let mut credit = Credit::open(None);
+        assert_eq!(credit.grant(0), Ok(()));
+        assert!(credit.is_strict() && !credit.take());
+    }
+
+    #[test]
+    fn the_sum_has_an_end() {
+        let mut credit = Credit::open(Some(SAFE_INTEGER_MAX));
+        assert_eq!(credit.grant(0), Ok(()));
+        assert_eq!(credit.grant(1), Err(CreditOverflow));
+        assert_eq!(credit.grant(u64::MAX), Err(CreditOverflow));
+        assert_eq!(credit.left(), Some(SAFE_INTEGER_MAX));
+        assert!(credit.take());
+        assert_eq!(credit.grant(1), Ok(()));
+        let mut paced = Credit::open(None);
+        assert_eq!(paced.grant(SAFE_INTEGER_MAX + 1), Err(CreditOverflow));
+        assert_eq!(paced, Credit::Paced);
+        assert_eq!(Credit::open(Some(u64::MAX)).left(), Some(SAFE_INTEGER_MAX));
+    }
+
+    proptest! {
+        #[test]
+        fn never_more_frames_than_granted(
+            opened in 0..20_u64, steps in prop::collection::vec(prop::option::of(0..9_u64), 0..200),
+        ) {
+            let mut credit = Credit::open(Some(opened));
+            let (mut granted, mut sent) = (opened, 0);
+            for step in steps {
+                match step {
+                    Some(n) => {
+                        prop_assert_eq!(credit.grant(n), Ok(()));
+                        granted += n;
+                    }
+                    None => {
+                        let took = credit.take();
+                        prop_assert_eq!(took, sent < granted);
+                        sent += u64::from(took);
+                    }
+                }
+                prop_assert_eq!(credit.left(), Some(granted - sent));
+            }
+        }
+    }
+}

@@ -14,12 +14,14 @@ use crate::headers::{StreamSeq, parse_sub_offset};
 use crate::json::{frame_messages, nth_message_end, scan_boundary_back};
 use crate::lifetime::Lifetime;
 use crate::limits::{JSON_DEPTH_MAX, Limits};
-use crate::live::{Frame, Grant};
+use crate::live::calls::{self, Answers};
+use crate::live::{Frame, Grant, TAG_CALLS};
 use crate::name::{Route, StreamName};
 use crate::offset::OffsetParam;
 use crate::producer::Producer;
 use crate::sse;
 use crate::time::{UnixMillis, format_rfc3339, parse_rfc3339};
+use crate::ws::{self, AppendBody, ClientFrame};
 
 /// Feeds `data` to every parser of the crate.
 ///
@@ -33,6 +35,8 @@ pub fn fuzz_parsers(data: &[u8]) {
     check_json(data);
     check_frames(data);
     check_events(data);
+    check_calls(data);
+    check_client_frames(&text);
 }
 
 fn check_tokens(text: &str) {
@@ -121,6 +125,55 @@ fn check_frames(data: &[u8]) {
     }
 }
 
+fn check_calls(data: &[u8]) {
+    if let Ok(list) = calls::decode(data) {
+        let mut again = vec![TAG_CALLS];
+        for call in &list {
+            calls::encode(&mut again, call);
+        }
+        assert_eq!(again, data);
+    }
+    if let Ok(list) = Answers::decode(data) {
+        let counted = |list: &[calls::Answer]| {
+            list.iter().fold(0, |sum: u64, answer| sum.saturating_add(answer.count()))
+        };
+        let mut answers = Answers::default();
+        list.iter().for_each(|answer| answers.push(answer.clone()));
+        assert_eq!(counted(answers.as_slice()), counted(&list));
+        assert_eq!(Answers::decode(&answers.encode()).as_deref(), Ok(answers.as_slice()));
+    }
+}
+
+fn check_client_frames(text: &str) {
+    match ClientFrame::parse(text) {
+        Ok(ClientFrame::Credit(credit)) => assert!(ws::parse_credit(&credit.to_string()).is_ok()),
+        Ok(ClientFrame::Append(frame)) => {
+            let again = format!(r#"{{"append":{{"id":{}}}}}"#, frame.id);
+            let again = ClientFrame::parse(&again);
+            let same = |again: ClientFrame<'_>| match again {
+                ClientFrame::Append(again) => again.id == frame.id,
+                ClientFrame::Credit(_) => false,
+            };
+            assert!(again.is_ok_and(same));
+            let answer = match &frame.request {
+                Ok(_) => ws::server::ack(&frame.id, 2, text, true, true, Some((0, 1))),
+                Err(error) => ws::server::nack(&frame.id, error),
+            };
+            assert!(serde_json::from_str::<serde_json::Value>(&answer).is_ok());
+        }
+        Err(refusal) => assert!(matches!(refusal.close_code(), 1007 | 1008)),
+    }
+    // Whatever a POST takes, a frame takes too, as the same text.
+    if frame_messages(text.as_bytes()).is_ok() {
+        let wrapped = format!(r#"{{"append":{{"payload":{text},"id":0}}}}"#);
+        let Ok(ClientFrame::Append(frame)) = ClientFrame::parse(&wrapped) else {
+            unreachable!("{wrapped}");
+        };
+        let payload = text.trim_matches([' ', '\t', '\r', '\n']);
+        assert!(frame.request.is_ok_and(|request| request.body == AppendBody::Json(payload)));
+    }
+}
+
 fn check_events(data: &[u8]) {
     let (whole, rest) = data.split_at_checked(sse::utf8_cut(data)).unwrap_or_default();
     assert_eq!(whole.len() + rest.len(), data.len());
@@ -187,6 +240,19 @@ mod tests {
                 b"\xC3",
                 b"\xA9",
                 b"\xF0\x9F\x98\x80",
+                b"{\"credit\":",
+                b"{\"append\":{\"id\":",
+                b"\"i\"",
+                b",\"payload\":",
+                b",\"base64\":\"YQ==\"",
+                b",\"producer\":{\"id\":\"p\",\"epoch\":0,\"seq\":",
+                b",\"seq\":\"1\"",
+                b",\"close\":true",
+                b"}}",
+                b"\x02",
+                b"\x01\x00\x00\x00",
+                b"\x02[{\"stored\":{\"count\":1,\"next\":\"n\",\"closed\":false}}",
+                b"{\"refused\":{\"code\":\"INTERNAL\",\"message\":\"\"}}",
             ])
             .prop_map(<[u8]>::to_vec),
             prop::collection::vec(any::<u8>(), 0..3),

@@ -15,6 +15,8 @@
 
 mod append;
 mod client;
+#[cfg(test)]
+mod client_tests;
 pub mod server;
 pub mod slices;
 

@@ -69,6 +69,8 @@ pub struct StreamObject {
 /// What the object's concurrent requests share.
 pub(crate) struct Inner {
     pub(crate) state: State,
+    /// The same, for what `State` lets panic.
+    pub(crate) raw_state: js::ObjectState,
     pub(crate) env: Env,
     pub(crate) storage: js::Storage,
     pub(crate) config: Result<Config, ApiError>,
@@ -99,12 +101,14 @@ impl StreamObject {
     #[wasm_bindgen(constructor)]
     #[must_use]
     pub fn new(state: worker_sys::DurableObjectState, env: Env) -> Self {
+        let raw_state = JsValue::from(state.clone()).unchecked_into();
         let state = State::from(state);
         let storage: js::Storage = JsValue::from(state.storage().as_raw()).unchecked_into();
         let config = Config::from_env(&env);
         Self {
             inner: Rc::new(Inner {
                 state,
+                raw_state,
                 env,
                 storage,
                 config,

@@ -213,7 +213,8 @@ impl Inner {
         self.check_capacity(kind)?;
         let WebSocketPair { client, server } = WebSocketPair::new()
             .map_err(|_| Failure::new(ErrorCode::Internal, "No socket could be made."))?;
-        self.state.accept_web_socket(&server);
+        // Sockets that are closing count with the platform and not with us.
+        self.raw_state.accept_web_socket(server.as_ref()).map_err(|_| too_many())?;
         if let Ok(mut map) = self.readers.map.try_borrow_mut() {
             let (outlet, from) = (Socket(server), place.from);
             map.attach(Attach { outlet, kind, from, granted, until, greeted });
@@ -238,11 +239,7 @@ impl Inner {
         let Ok(mut map) = self.readers.map.try_borrow_mut() else { return Ok(()) };
         match map.room(kind, limits.readers_max, limits.waiters_max, js::now()) {
             Room::Free => Ok(()),
-            Room::Full => {
-                let message = "The stream has as many live readers as it can serve.";
-                let failure = Failure::new(ErrorCode::TooManyReaders, message);
-                Err(failure.header(name::RETRY_AFTER, "1"))
-            }
+            Room::Full => Err(too_many()),
         }
     }
 
@@ -356,4 +353,9 @@ impl Inner {
         let _ = socket.close(Some(1000), Some("closed"));
         let _ = self.note_attached();
     }
+}
+
+fn too_many() -> Failure {
+    let message = "The stream has as many live readers as it can serve.";
+    Failure::new(ErrorCode::TooManyReaders, message).header(name::RETRY_AFTER, "1")
 }

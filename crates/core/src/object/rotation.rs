@@ -56,6 +56,7 @@ impl Inner {
         if !self.is_fresh.take() {
             return;
         }
+        self.serve_readers();
         let interrupted = self.with_stream(|stream| stream.interrupted());
         let Ok(Some(rotation)) = interrupted else { return self.rotate_if_due() };
         let inner = Rc::clone(self);

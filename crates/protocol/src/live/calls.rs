@@ -263,3 +263,6 @@ fn split_text(bytes: &[u8]) -> Result<(&str, &[u8]), FrameError> {
     let (text, rest) = rest.split_at_checked(length).ok_or(FrameError::Truncated)?;
     Ok((std::str::from_utf8(text).map_err(|_| FrameError::InvalidText)?, rest))
 }
+
+#[cfg(test)]
+mod tests;

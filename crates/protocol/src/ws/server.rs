@@ -68,3 +68,84 @@ pub fn nack(id: &AppendId, error: &ApiError) -> String {
 pub fn error(error: &ApiError) -> String {
     error.body()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorCode;
+    use crate::json::frame_messages;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    #[test]
+    fn controls() {
+        assert_eq!(
+            control("n", Some("7"), false, false),
+            r#"{"type":"control","streamNextOffset":"n","streamCursor":"7"}"#
+        );
+        assert_eq!(
+            control("n", Some("7"), true, false),
+            r#"{"type":"control","streamNextOffset":"n","streamCursor":"7","upToDate":true}"#
+        );
+        assert_eq!(
+            control("n", Some("7"), true, true),
+            r#"{"type":"control","streamNextOffset":"n","upToDate":true,"streamClosed":true}"#
+        );
+    }
+
+    #[test]
+    fn acks() {
+        let id = AppendId::Text("a\"b".into());
+        assert_eq!(
+            ack(&id, 1, "n", false, false, None),
+            r#"{"ack":{"id":"a\"b","streamNextOffset":"n"}}"#
+        );
+        assert_eq!(
+            ack(&AppendId::Number(7), 3, "n", false, true, None),
+            r#"{"ack":{"id":7,"count":3,"streamNextOffset":"n","streamClosed":true}}"#
+        );
+        assert_eq!(
+            ack(&AppendId::Number(0), 1, "n", true, false, Some((2, 5))),
+            r#"{"ack":{"id":0,"streamNextOffset":"n","duplicate":true,"producer":{"epoch":2,"seq":5}}}"#
+        );
+    }
+
+    #[test]
+    fn errors() {
+        let gap = ApiError::new(ErrorCode::ProducerGap, "gap").with("expectedSeq", 3);
+        assert_eq!(
+            nack(&AppendId::Number(1), &gap),
+            r#"{"nack":{"id":1,"error":{"code":"PRODUCER_GAP","message":"gap","details":{"expectedSeq":3}}}}"#
+        );
+        assert_eq!(
+            error(&ApiError::new(ErrorCode::InvalidFrame, "bad")),
+            r#"{"error":{"code":"INVALID_FRAME","message":"bad"}}"#
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn data_frames_hold_the_messages(texts in prop::collection::vec(".*", 1..8), next: String) {
+            let body = json!(texts).to_string();
+            let wire = String::from_utf8(frame_messages(body.as_bytes()).unwrap().wire).unwrap();
+            let messages = wire.strip_suffix(",\n").unwrap();
+            let frame = format!("{}{messages}{}", data_head(), data_tail(&next));
+            let expected = json!({"type": "data", "payload": texts, "streamNextOffset": next});
+            prop_assert_eq!(serde_json::from_str::<Value>(&frame).unwrap(), expected);
+        }
+
+        #[test]
+        fn frames_are_json_whatever_the_text(id: String, next: String, message: String) {
+            let id = AppendId::Text(id.into());
+            let error_of = ApiError::new(ErrorCode::Internal, message.clone()).with("next", next.clone());
+            for frame in [
+                control(&next, Some(&message), true, false),
+                ack(&id, 2, &next, true, true, Some((0, 0))),
+                nack(&id, &error_of),
+                error(&error_of),
+            ] {
+                prop_assert!(serde_json::from_str::<Value>(&frame).is_ok(), "{}", frame);
+            }
+        }
+    }
+}

@@ -281,11 +281,12 @@ impl Connection {
     }
 
     fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Event> {
-        if let Poll::Ready(event) = self.client.poll_event(context) {
-            return Poll::Ready(Event::Client(event));
-        }
+        // Answers first: what a client has sent ahead is bounded by them.
         if let Poll::Ready(answers) = self.reader.poll_answers(context) {
             return Poll::Ready(answers.map_or(Event::Detached, Event::Answers));
+        }
+        if let Poll::Ready(event) = self.client.poll_event(context) {
+            return Poll::Ready(Event::Client(event));
         }
         if self.page.is_none()
             && !self.is_finished
