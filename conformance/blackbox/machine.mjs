@@ -63,7 +63,8 @@ export function objectsInMemory(host) {
       return [];
     }
   });
-  const isDatabase = (file) => file.startsWith(join(host.state, "do")) && /\/[0-9a-f]{64}\.sqlite$/.test(file);
+  const isDatabase = (file) =>
+    file.startsWith(join(host.state, "do")) && /\/[0-9a-f]{64}\.sqlite$/.test(file);
   return [...new Set(files.filter(isDatabase))];
 }
 

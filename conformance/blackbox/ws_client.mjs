@@ -5,7 +5,7 @@
 import { expect } from "vitest";
 import WebSocket from "ws";
 
-import { MIB, positionOf } from "./client.mjs";
+import { JSON_TYPE, MIB, SERVER, created, freshStream, positionOf } from "./client.mjs";
 
 export const SUBPROTOCOL = "durable-streams.v1";
 /** The largest integer that credit and ids may be. */
@@ -35,11 +35,11 @@ export function socketUrl(url, offset, query = {}) {
   return `${url.replace(/^http/, "ws")}?${parameters}`;
 }
 
-function connect(target, { protocols = [SUBPROTOCOL], headers = {} } = {}) {
+function connect(target, { protocols = [SUBPROTOCOL], headers = {}, compress = false } = {}) {
   return new WebSocket(target, protocols, {
     headers,
     origin: ORIGIN,
-    perMessageDeflate: false,
+    perMessageDeflate: compress && { threshold: 0 },
     maxPayload: 64 * MIB,
   });
 }
@@ -144,7 +144,7 @@ export class SocketReader {
   #unanswered = [];
   #nextId = 0;
 
-  /** Connects and gets an open socket. Options: `credit`, `query`, `protocols`, `headers`. */
+  /** Connects and gets an open socket. Options: `credit`, `query`, `protocols`, `headers`, `compress`. */
   static async open(url, offset, { credit, query, ...options } = {}) {
     const reader = new SocketReader();
     const socket = connect(socketUrl(url, offset, { credit, ...query }), options);
@@ -169,6 +169,11 @@ export class SocketReader {
   /** The subprotocol that the server chose; empty for none. */
   get protocol() {
     return this.#socket.protocol;
+  }
+
+  /** Extensions that were agreed on. */
+  get extensions() {
+    return this.#socket.extensions;
   }
 
   get controls() {
@@ -368,4 +373,14 @@ export function expectOrderlySocket(reader) {
     }
   }
   expect(isBehind, "data without its control frame").toBe(false);
+}
+
+/** Bytes as `append` takes them. */
+export const base64 = (bytes) => Buffer.from(bytes).toString("base64");
+
+/** A new stream, and a socket that appends to it and reads from its tail on. */
+export async function attached(type = JSON_TYPE, { server = SERVER, ...options } = {}) {
+  const url = freshStream("ws", server);
+  await created(url, { type, ...options });
+  return { url, socket: await SocketReader.open(url, "now") };
 }

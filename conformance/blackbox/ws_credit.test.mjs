@@ -168,6 +168,20 @@ describe("n grants", () => {
   });
 });
 
+test("a strict reader far behind appends as any other", async () => {
+  const { url, body } = await binaryStream(6);
+  const reader = await SocketReader.open(url, "-1", { credit: 1 });
+  await reader.until(({ dataFrames }) => dataFrames.length === 1, "the first frame");
+  const own = Array.from({ length: 300 }, (_, n) => Buffer.from(`<${n}>`));
+  const answers = own.map((part) => reader.append({ base64: part.toString("base64") }));
+  for (const { ack } of await Promise.all(answers)) expect(ack).toBeDefined();
+  await exactly(reader, 1);
+  reader.grant(1000);
+  await reader.untilAt(await tail(url));
+  expectSameBytes(reader.bytes, Buffer.concat([body, ...own]));
+  await reader.close();
+});
+
 test("who never names credit is not held up", async () => {
   const { url, body } = await binaryStream(8);
   const reader = await SocketReader.open(url, "-1");
@@ -281,6 +295,7 @@ describe("strict readers without credit", () => {
     const memory = watchMemory(host);
     for (let n = 10; n < 50; n += 1) expect(await append(n), "ms").toBeLessThan(2000);
     const grown = memory.stop() - before;
+    console.log(`${READERS} strict readers: ${Math.round(grown / MIB)} MiB more`);
     // Each of them would hold 20 MB if what it may not have yet were kept for it.
     expect(grown, "bytes of memory").toBeLessThan(READERS * 6 * MIB);
     expect(quick.messages).toHaveLength(100);

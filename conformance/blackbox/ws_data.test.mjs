@@ -137,6 +137,43 @@ describe("a WebSocket carries", () => {
   });
 });
 
+test("the cursor goes past the client's, in every control frame", async () => {
+  const { url } = await stream(JSON_TYPE, "[1]");
+  const reader = await SocketReader.open(url, "-1", { query: { cursor: "99999999" } });
+  await reader.untilUpToDate();
+  await reader.untilAt(await appended(url, "2"));
+  expect(reader.controls.length).toBeGreaterThan(2);
+  for (const { streamCursor } of reader.controls) {
+    expect(Number(streamCursor)).toBeGreaterThan(99_999_999);
+  }
+  await reader.close();
+});
+
+test.each([
+  ["application/json; charset=utf-8", "data"],
+  ["APPLICATION/JSON", "data"],
+  ["text/plain; charset=utf-8", "bytes"],
+])("a stream of %s has frames of kind %s", async (type, kind) => {
+  const { url } = await stream(type, '["x"]');
+  const reader = await SocketReader.open(url, "-1");
+  await reader.untilUpToDate();
+  expect(reader.dataFrames.map((frame) => frame.kind)).toEqual([kind]);
+  await reader.close();
+});
+
+test("200 readers get one append", async () => {
+  const { url, start } = await stream(JSON_TYPE, "[1]");
+  const opening = Array.from({ length: 200 }, () => SocketReader.open(url, start));
+  const readers = await Promise.all(opening);
+  for (const reader of readers) await reader.untilUpToDate();
+  const end = await appended(url, '{"for":"all"}');
+  for (const reader of readers) {
+    await reader.untilAt(end, 5000);
+    expect(reader.messages).toEqual([{ for: "all" }]);
+    await reader.close();
+  }
+});
+
 describe("a closed stream", () => {
   test.each([JSON_TYPE, BINARY_TYPE])("of %s ends its readers at once", async (type) => {
     const { url, start } = await stream(type, "[1]", { "stream-closed": "true" });
@@ -389,6 +426,38 @@ describe("cold, then hot, then live bytes, while appends land:", () => {
       expectSameBytes(kind.followed(reader), all.subarray(from === "-1" ? 0 : positionOf(from)));
     }
     expect(segmentsOf(host, url).length).toBeGreaterThan(5);
+  });
+});
+
+describe("a strict reader that waits while its bytes become cold:", () => {
+  let host;
+  beforeAll(async () => {
+    host = await Host.start(COLD);
+  });
+  afterAll(() => host.stop());
+
+  test.each(Object.keys(KINDS))("%s", async (name) => {
+    const kind = KINDS[name];
+    const url = freshStream("ws-data", host.url);
+    await created(url, { type: kind.type });
+    const readers = [];
+    const parts = [];
+    const random = seeded(44);
+    for (let n = 0; n < 60; n += 1) {
+      if (n % 12 === 0) readers.push(await SocketReader.open(url, "-1", { credit: n / 12 }));
+      const body = kind.body(random);
+      parts.push(kind.wire(body));
+      await appended(url, body, { type: kind.type });
+    }
+    const end = await tail(url);
+    await cooled(host, url, end);
+    for (const reader of readers) reader.grant(1000);
+    for (const reader of readers) {
+      await reader.untilAt(end);
+      expectSameBytes(kind.followed(reader), Buffer.concat(parts));
+      expectOrderlySocket(reader);
+      await reader.close();
+    }
   });
 });
 

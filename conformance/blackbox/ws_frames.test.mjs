@@ -63,7 +63,16 @@ function appendOfBytes(length) {
   return text.replace('""', `"${"x".repeat(length - text.length)}"`);
 }
 
-const NO_JSON = ["{", "x", "{}{}", "{'credit':1}", '{"credit":1,}', "\ufeff{\"credit\":1}", '{"credit":01}', " "];
+const NO_JSON = [
+  " ",
+  "x",
+  "{",
+  "{}{}",
+  "{'credit':1}",
+  '{"credit":1,}',
+  '\ufeff{"credit":1}',
+  '{"credit":01}',
+];
 
 const WRONG_SHAPES = [
   "null",

@@ -305,3 +305,75 @@ test("a socket counts as a reader of every mode", async () => {
   for (const reader of readers) await reader.untilEnd();
   expect(nextOffset(await head(url))).toBe(start);
 });
+
+describe("compression", () => {
+  test("is the platform's, and changes nothing", async () => {
+    const url = freshStream("ws-opening");
+    await created(url, { type: JSON_TYPE });
+    const compress = true;
+    const socket = await SocketReader.open(url, "-1", { compress });
+    const strict = await SocketReader.open(url, "-1", { compress, credit: 1 });
+    const messages = Array.from({ length: 200 }, (_, n) => ({ n, text: "é€😀".repeat(200) }));
+    const answers = messages.map((payload) => socket.append({ payload }));
+    for (const { ack } of await Promise.all(answers)) expect(ack).toBeDefined();
+    const end = await tail(url);
+    await socket.untilAt(end);
+    expect(socket.messages).toEqual(messages);
+    expect(strict.dataFrames).toHaveLength(1);
+    strict.grant(1000);
+    await strict.untilAt(end);
+    expect(strict.messages).toEqual(messages);
+    for (const reader of [socket, strict]) await reader.close();
+  });
+
+  test("makes no message smaller than it is", async () => {
+    const url = await stream(1);
+    const socket = await SocketReader.open(url, "-1", { compress: true });
+    await socket.untilUpToDate();
+    // A few kilobytes on the wire.
+    socket.send(`{"append":{"id":1,"payload":"${"x".repeat(8_000_000)}"}}`);
+    await socket.untilError("MESSAGE_TOO_LARGE", 1009);
+    expect(await readMessages(url)).toEqual([1]);
+  });
+});
+
+describe("headers of the upgrade", () => {
+  test("are read whatever their case", async () => {
+    const url = await stream(1);
+    const raw = await RawWebSocket.open(url, {
+      upgrade: "WebSocket",
+      connection: "keep-alive, upgrade",
+    });
+    await raw.until(({ dataFrames }) => dataFrames.length === 1);
+    raw.destroy();
+  });
+
+  test("of a page of another origin are allowed", async () => {
+    const url = await stream(1);
+    const raw = await RawWebSocket.open(url, { origin: "https://elsewhere.example" });
+    await raw.until(({ dataFrames }) => dataFrames.length === 1);
+    raw.destroy();
+  });
+
+  test("without a key, or of another version, get no socket", async () => {
+    const path = pathOf(await stream(1));
+    for (const headers of [
+      upgradeHeaders({ "sec-websocket-key": undefined }),
+      upgradeHeaders({ "sec-websocket-version": "8" }),
+    ]) {
+      const response = await send(SERVER, "GET", `${path}?offset=-1&live=ws`, headers);
+      expect(response.status).toBeGreaterThanOrEqual(400);
+      expect(response.status).toBeLessThan(500);
+    }
+  });
+});
+
+test("a stream's path may be escaped, and a query may hold anything else", async () => {
+  const url = `${await stream(1)}/%C3%A9%20%26`;
+  await created(url, { type: JSON_TYPE, body: '["escaped"]' });
+  const query = { token: "a&offset=now&live=sse", other: "%00", cursor: "7" };
+  const reader = await SocketReader.open(url, "-1", { query });
+  await reader.untilUpToDate();
+  expect(reader.messages).toEqual(["escaped"]);
+  await reader.close();
+});

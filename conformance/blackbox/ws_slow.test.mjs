@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 import {
   BINARY_TYPE,
+  JSON_TYPE,
   MIB,
   appended,
   close,
@@ -12,6 +13,8 @@ import {
   freshStream,
   positionOf,
   randomBuffer,
+  readMessages,
+  remove,
   seeded,
   sleep,
   tail,
@@ -21,7 +24,7 @@ import { EventReader } from "./event_reader.mjs";
 import { Host } from "./host.mjs";
 import { watchMemory } from "./machine.mjs";
 import { SocketReader } from "./ws_client.mjs";
-import { RawWebSocket } from "./ws_raw.mjs";
+import { RawWebSocket, frame } from "./ws_raw.mjs";
 
 const TIMEOUT_MS = 2000;
 const PART_BYTES = 500_000;
@@ -114,6 +117,7 @@ test("16 readers that stop in a catch-up cost no more than their buffers", async
   }
   const second = await write(url, 42, quick, random);
   const grown = memory.stop() - before;
+  console.log(`${READERS} slow readers: ${Math.round(grown / MIB)} MiB more`);
   expect(grown, "bytes of memory").toBeLessThan(READERS * SLOW_READER_BYTES);
   const whole = Buffer.concat([first, second]);
   await eventually(async () => closesOf(url).length, (count) => count === READERS, 20_000);
@@ -181,7 +185,7 @@ test("a slow reader of a stream that is deleted gets no byte of the next life", 
   await appended(url, Buffer.alloc(8 * MIB, "o"), { type: BINARY_TYPE });
   const raw = await RawWebSocket.open(url);
   raw.pause();
-  await fetch(url, { method: "DELETE" });
+  await remove(url);
   await created(url, { type: BINARY_TYPE, body: Buffer.alloc(8 * MIB, "n") });
   raw.resume();
   await raw.untilEnd(10_000);
@@ -189,4 +193,40 @@ test("a slow reader of a stream that is deleted gets no byte of the next life", 
   expect(raw.error?.code).toBe("STREAM_NOT_FOUND");
   for (const { bytes } of raw.dataFrames) expect(bytes.every((byte) => byte === 0x6f)).toBe(true);
   raw.destroy();
+});
+
+test("who appends and reads no answer is stopped, and a prefix is stored", async () => {
+  const url = freshStream("ws-slow", host.url);
+  await created(url, { type: JSON_TYPE });
+  const witness = await SocketReader.open(url, "-1");
+  const before = watchMemory(host).stop();
+  const memory = watchMemory(host);
+  const raw = await RawWebSocket.open(url, { offset: "now", query: "&credit=0" });
+  raw.pause();
+  // Ids make the answers large: about 40 MB of them, in batches that fit what may be unanswered.
+  const id = (n) => String(n).padStart(120, "0");
+  const isClosed = () => raw.isOver || closesOf(url).length > 0;
+  let sent = 0;
+  for (; sent < 100_000 && !isClosed(); sent += 500) {
+    const frames = Array.from({ length: 500 }, (_, at) => {
+      const n = sent + at;
+      // A refusal has an answer of its own, whose message is longer than the append.
+      const bad = JSON.stringify({ append: { id: id(n), payload: [] } });
+      const good = JSON.stringify({ append: { id: id(n), payload: n } });
+      return frame("text", n % 10 === 0 ? good : bad);
+    });
+    raw.write(Buffer.concat(frames));
+    await sleep(5);
+  }
+  await eventually(async () => isClosed(), (is) => is, TIMEOUT_MS + 20_000);
+  const grown = memory.stop() - before;
+  console.log(`${sent} appends without a reader: ${Math.round(grown / MIB)} MiB more`);
+  expect(grown, "bytes of memory").toBeLessThan(120 * MIB);
+  raw.destroy();
+  const end = await appended(url, '"end"');
+  await witness.untilAt(end, 20_000);
+  const numbers = (await readMessages(url)).slice(0, -1);
+  expect(numbers).toEqual(numbers.map((_, at) => 10 * at));
+  expect(witness.messages).toHaveLength(numbers.length + 1);
+  await witness.close();
 });
