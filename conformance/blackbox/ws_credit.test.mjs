@@ -268,7 +268,9 @@ describe("INVALID_CREDIT ends the socket with 1008:", () => {
 });
 
 describe("strict readers without credit", () => {
-  const READERS = 16;
+  const READERS = 48;
+  // What a runtime that was idle takes for appends and one reader, until it collects its garbage.
+  const NOISE_BYTES = 180 * MIB;
   let host;
   beforeAll(async () => {
     host = await Host.start();
@@ -296,8 +298,8 @@ describe("strict readers without credit", () => {
     for (let n = 10; n < 50; n += 1) expect(await append(n), "ms").toBeLessThan(2000);
     const grown = memory.stop() - before;
     console.log(`${READERS} strict readers: ${Math.round(grown / MIB)} MiB more`);
-    // Each of them would hold 20 MB if what it may not have yet were kept for it.
-    expect(grown, "bytes of memory").toBeLessThan(READERS * 6 * MIB);
+    // 960 MB, if what each of them may not have yet were kept for it.
+    expect(grown, "bytes of memory").toBeLessThan(NOISE_BYTES);
     expect(quick.messages).toHaveLength(100);
     const expected = await readMessages(url);
     expect(expected).toHaveLength(100);
