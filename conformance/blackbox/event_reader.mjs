@@ -173,9 +173,22 @@ export function expectOrderly(reader) {
   }
 }
 
-/** The data of a raw answer of base64 events, its framing included. */
+/** The data of a raw answer of base64 events, its head and its framing included. */
 export function decodeEvents(chunks) {
-  const answer = Buffer.concat(chunks).toString("latin1").replace(/\r\n[0-9a-f]+\r\n/g, "");
-  const data = [...answer.matchAll(/^data: ?([A-Za-z0-9+/=]+)$/gm)];
+  const text = unchunked(Buffer.concat(chunks)).toString("latin1");
+  const data = [...text.matchAll(/^data: ?([A-Za-z0-9+/=]+)$/gm)];
   return Buffer.concat(data.map(([, text]) => Buffer.from(text, "base64")));
+}
+
+/** The body of a raw answer in chunks (RFC 9112 §7.1), as far as it came. */
+function unchunked(answer) {
+  const parts = [];
+  for (let at = answer.indexOf("\r\n\r\n") + 4; at < answer.length; ) {
+    const line = answer.indexOf("\r\n", at);
+    const length = parseInt(answer.toString("latin1", at, line), 16);
+    if (line < 0 || !(length > 0)) break;
+    parts.push(answer.subarray(line + 2, line + 2 + length));
+    at = line + 2 + length + 2;
+  }
+  return Buffer.concat(parts);
 }

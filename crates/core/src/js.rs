@@ -129,6 +129,17 @@ extern "C" {
     ) -> Result<(), JsValue>;
 }
 
+/// Lets a promise be rejected without anybody hearing of it.
+pub(crate) fn ignore(promise: &js_sys::Promise) {
+    thread_local! {
+        static NOTHING: js_sys::Function = Closure::<dyn Fn(JsValue)>::new(|_| ())
+            .into_js_value()
+            .unchecked_into();
+    }
+    let promise: &Thenable = promise.unchecked_ref();
+    NOTHING.with(|nothing| promise.catch(nothing));
+}
+
 /// The platform's clock. It stands still between I/O in production.
 pub(crate) fn now() -> UnixMillis {
     UnixMillis(js_sys::Date::now() as u64)

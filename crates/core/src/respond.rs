@@ -37,6 +37,8 @@ pub(crate) enum Body {
     Text(String),
     /// Bytes in JavaScript's memory.
     Bytes(JsBytes),
+    /// Bytes that are still to come.
+    Stream(web_sys::ReadableStream),
 }
 
 /// A response under construction.
@@ -100,6 +102,9 @@ impl Reply {
         match self.body {
             Body::Empty => web_sys::Response::new_with_opt_str_and_init(None, &init),
             Body::Text(text) => web_sys::Response::new_with_opt_str_and_init(Some(&text), &init),
+            Body::Stream(stream) => {
+                web_sys::Response::new_with_opt_readable_stream_and_init(Some(&stream), &init)
+            }
             Body::Bytes(bytes) => {
                 web_sys::Response::new_with_opt_buffer_source_and_init(Some(bytes.array()), &init)
             }

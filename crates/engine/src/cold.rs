@@ -50,6 +50,22 @@ impl Locator {
         let end = self.range.end.div_ceil(SEGMENT_BLOCK_BYTES).saturating_mul(SEGMENT_BLOCK_BYTES);
         start..end.min(self.size)
     }
+
+    /// A part of the range, as far as it lies within: `range` counts from the range's start.
+    #[must_use]
+    pub fn part(&self, range: Range<u64>) -> Self {
+        let end = self.range.end.min(self.range.start.saturating_add(range.end));
+        let start = self.range.start.saturating_add(range.start).min(end);
+        let first = self.range.start / SEGMENT_BLOCK_BYTES;
+        let block = |at: u64| usize::try_from(at.saturating_sub(first)).unwrap_or(usize::MAX);
+        let blocks = block(start / SEGMENT_BLOCK_BYTES)..block(end.div_ceil(SEGMENT_BLOCK_BYTES));
+        Self {
+            name: self.name.clone(),
+            size: self.size,
+            range: start..end,
+            sums: self.sums.get(blocks).unwrap_or_default().to_vec(),
+        }
+    }
 }
 
 /// The segment whose row was read last: several questions of one request ask for the same.
@@ -219,5 +235,37 @@ impl<L: Log> Stream<L> {
     pub fn references(&self, after: Option<Key>, limit: u32) -> Result<Vec<SegmentRow>, LogError> {
         let from = after.map_or(Key(0), |key| Key(key.0.saturating_add(1)));
         self.log.segments(from..KEY_END, limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// A part is what the segment's row would have located.
+        #[test]
+        fn a_part_has_the_sums_of_its_blocks(
+            size in 1..2_000_000_u64, cuts in prop::array::uniform4(0.0..1.0_f64),
+        ) {
+            let at = |within: &Range<u64>, cut: f64| {
+                within.start + ((within.end - within.start) as f64 * cut) as u64
+            };
+            let ordered = |a: u64, b: u64| a.min(b)..a.max(b);
+            let sums: Vec<u32> = (0..size.div_ceil(SEGMENT_BLOCK_BYTES)).map(|n| n as u32).collect();
+            let located = |range: Range<u64>| {
+                let last = range.end.div_ceil(SEGMENT_BLOCK_BYTES) as usize;
+                let sums = sums[(range.start / SEGMENT_BLOCK_BYTES) as usize..last].to_vec();
+                Locator { name: "s".into(), size, range, sums }
+            };
+            let [a, b, c, d] = cuts;
+            let whole = ordered(at(&(0..size), a), at(&(0..size), b));
+            let part = ordered(at(&whole, c), at(&whole, d));
+            let relative = part.start - whole.start..part.end - whole.start;
+            prop_assert_eq!(located(whole.clone()).part(relative), located(part));
+            let beyond = located(whole.clone()).part(0..u64::MAX);
+            prop_assert_eq!(beyond, located(whole));
+        }
     }
 }

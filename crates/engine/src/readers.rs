@@ -32,7 +32,7 @@ use protocol::offset::Position;
 use protocol::time::UnixMillis;
 
 /// How long past its end a reader's connection may still be reported as open.
-const OVERDUE_MS: u64 = 5_000;
+const OVERDUE_MS: u64 = 500;
 
 /// What a reader waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,14 +1,17 @@
 //! `cargo xtask setup`: installs what building, hosting and deploying need, at pinned versions.
 //!
 //! Given rustup and Node, everything else lands inside the repository: cargo tools in `.tools`,
-//! npm packages in `node_modules`. Each step first looks whether it is done, so a second run
+//! npm packages in `node_modules`. Only Chromium is the system's: root installs Debian's package,
+//! everybody else is told. Each step first looks whether it is done, so a second run
 //! takes a fraction of a second. A step that installs says so before it starts.
 
+use std::env;
 use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use rustix::process::geteuid;
 
 use crate::paths::Paths;
 use crate::process;
@@ -19,6 +22,11 @@ const NODE_MAJOR_MIN: u32 = 20;
 /// `wasm-bindgen-cli` must equal the version of the crate in Cargo.toml exactly.
 const CARGO_TOOLS: [(&str, &str, &str); 2] =
     [("worker-build", "0.8.7", "worker-build"), ("wasm-bindgen-cli", "0.2.129", "wasm-bindgen")];
+
+/// Where Debian's package puts it; the variable names another one.
+const CHROMIUM: &str = "/usr/bin/chromium";
+const CHROMIUM_VARIABLE: &str = "CHROMIUM";
+const APT_GET: &str = "/usr/bin/apt-get";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -31,6 +39,7 @@ pub(crate) fn run(paths: &Paths, args: &Args) -> Result<()> {
     tools(paths)?;
     if args.tests {
         conformance(paths)?;
+        chromium(paths)?;
     }
     Ok(())
 }
@@ -48,6 +57,38 @@ pub(crate) fn tools(paths: &Paths) -> Result<()> {
 /// Installs what the conformance suites need on top.
 pub(crate) fn conformance(paths: &Paths) -> Result<()> {
     ensure_node_modules(paths, "conformance", &paths.conformance())
+}
+
+/// Installs the browser that the step `browser` drives.
+pub(crate) fn chromium(paths: &Paths) -> Result<()> {
+    if let Some(named) = env::var_os(CHROMIUM_VARIABLE).filter(|named| !named.is_empty()) {
+        if !Path::new(&named).is_file() {
+            bail!("{CHROMIUM_VARIABLE} names {}, which is no file", Path::new(&named).display());
+        }
+        return Ok(());
+    }
+    if Path::new(CHROMIUM).is_file() {
+        return Ok(());
+    }
+    if !geteuid().is_root() || !Path::new(APT_GET).is_file() {
+        bail!(
+            "{CHROMIUM} is missing: install Debian's package `chromium`, or set the variable \
+             {CHROMIUM_VARIABLE} to the path of a Chromium"
+        );
+    }
+    step("Debian's package chromium", || {
+        apt_get(paths, "update", &["update"])?;
+        apt_get(paths, "install", &["install", "--yes", "--no-install-recommends", "chromium"])
+    })
+}
+
+fn apt_get(paths: &Paths, name: &str, arguments: &[&str]) -> Result<()> {
+    let mut command = process::command(paths, APT_GET);
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    // Somebody else may hold the lock, and a mirror may fail once.
+    command.args(["-o", "DPkg::Lock::Timeout=600", "-o", "Acquire::Retries=3"]);
+    command.args(arguments);
+    process::logged(paths, &format!("setup-apt-{name}"), &mut command)?.check().map(drop)
 }
 
 fn check_node(paths: &Paths) -> Result<()> {

@@ -5,6 +5,7 @@
 //! Steps that need the built Worker ask [`Context::worker`] for it, so `--only fmt` builds nothing.
 
 mod blackbox;
+mod browser;
 mod checks;
 mod conformance;
 mod contracts;
@@ -45,6 +46,7 @@ const STEPS: &[Step] = &[
     Step { name: "conformance", run: conformance::run },
     Step { name: "conformance-cold", run: conformance::run_cold },
     Step { name: "blackbox", run: blackbox::run },
+    Step { name: "browser", run: browser::run },
     Step { name: "demo", run: demo::run },
     Step { name: "soak-kill", run: soak_kill::run },
 ];

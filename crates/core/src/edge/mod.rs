@@ -5,8 +5,10 @@
 //! [`long_poll`] and [`ws`] turn into what the client understands.
 
 mod cold;
+mod cold_frame;
 mod listeners;
 mod long_poll;
+mod pipe;
 mod socket;
 mod sse;
 mod ws;

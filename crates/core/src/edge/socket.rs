@@ -13,9 +13,8 @@ use std::task::{Context, Poll};
 use engine::cold::Locator;
 use engine::follow::Window;
 use engine::log::Blob;
+use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
-use futures::future::LocalBoxFuture;
-use futures::{FutureExt, StreamExt};
 use protocol::content_type::ContentType;
 use protocol::error::ApiError;
 use protocol::headers::name;
@@ -25,9 +24,10 @@ use protocol::offset::{Offset, Position};
 use wasm_bindgen::{JsCast, JsValue};
 use worker::{Env, Response, WebSocket};
 
+use super::cold_frame::ColdFrame;
 use super::forward;
 use super::listeners::{Listeners, close_code};
-use crate::cold::{self, ColdError, ColdRange};
+use crate::cold::ColdRange;
 use crate::js;
 use crate::object::{JsBytes, READER_OFFSET};
 use crate::respond::{Failure, internal};
@@ -60,7 +60,7 @@ pub(crate) struct Socket {
     /// Why cold bytes could not be had, if that ended the arrivals.
     failure: Option<ApiError>,
     /// A frame that has arrived and whose bytes are being fetched.
-    cold: Option<(FrameHead, LocalBoxFuture<'static, Result<JsBytes, ColdError>>)>,
+    cold: Option<ColdFrame>,
     env: Env,
     _listeners: Listeners,
     /// Credit of the object: at first, one window past where the reader began.
@@ -200,12 +200,14 @@ impl Socket {
                 arrival => return Poll::Ready(arrival),
             }
         }
-        let Some((head, fetch)) = &mut self.cold else { return Poll::Ready(Arrival::Ended) };
-        let head = *head;
-        let Poll::Ready(fetched) = fetch.poll_unpin(context) else { return Poll::Pending };
+        let Some(cold) = &mut self.cold else { return Poll::Ready(Arrival::Ended) };
+        let Poll::Ready(fetched) = cold.poll(context) else { return Poll::Pending };
         self.cold = None;
         Poll::Ready(match fetched {
-            Ok(bytes) => Arrival::Frame(head, bytes),
+            Ok((head, bytes, rest)) => {
+                self.cold = rest;
+                Arrival::Frame(head, bytes)
+            }
             Err(error) => {
                 // The reader connects again; if that does not help, this is what it is told.
                 self.failure = Some(Failure::from(error).error);
@@ -218,9 +220,8 @@ impl Socket {
     fn fetch(&mut self, head: FrameHead, payload: &JsBytes) -> bool {
         match serde_json::from_slice::<ColdRange>(&payload.to_vec()) {
             Ok(range) => {
-                let (locator, env) = (Locator::from(range), self.env.clone());
-                let fetch = async move { cold::fetch(&locator, &env).await };
-                self.cold = Some((head, fetch.boxed_local()));
+                let (locator, content_type) = (Locator::from(range), self.content_type.clone());
+                self.cold = Some(ColdFrame::new(head, locator, content_type, self.env.clone()));
                 true
             }
             Err(error) => {

@@ -1,17 +1,20 @@
 //! SSE (PROTOCOL §5.8): frames of the internal socket as events, until the connection is
 //! recycled.
 //!
-//! The response is pulled: the next frame is encoded when the client has taken the one before,
-//! and only then does the object get credit for more. A comment every few seconds comes from a
-//! timer here, so that a departed client is noticed while the object sleeps. When the internal
-//! socket breaks, the reader connects again at its position; frames that repeat are trimmed.
+//! The next frame is encoded when the client has taken the one before, and only then does the
+//! object get credit for more. A comment every few seconds comes from a timer here, so that a
+//! departed client is noticed while the object sleeps. When the internal socket breaks, the reader
+//! connects again at its position; frames that repeat are trimmed. A client that takes nothing is
+//! let go when its connection would have been recycled.
 
+use std::future::poll_fn;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use engine::follow::{Arrived, Follower};
 use engine::log::Blob;
-use futures::future::{Either, select};
-use futures::stream;
+use futures::FutureExt;
+use futures::future::{Either, LocalBoxFuture, select};
 use protocol::content_type::{ContentType, SseEncoding};
 use protocol::cursor::next_cursor;
 use protocol::headers::name;
@@ -20,16 +23,21 @@ use protocol::live::FrameHead;
 use protocol::offset::{Offset, Position};
 use protocol::sse;
 use protocol::time::UnixMillis;
-use worker::{Delay, Env, Response};
+use wasm_bindgen_futures::spawn_local;
+use worker::{Delay, Env};
 
+use super::pipe::{Sink, pipe};
 use super::socket::{Arrival, Attached, Socket, attach};
 use crate::config::Config;
 use crate::js;
 use crate::request::{ReadQuery, split_url};
-use crate::respond::{Failure, headers_of, internal};
+use crate::respond::{Body, Failure, Reply, internal};
 
 /// Reconnections in a row without a frame in between, before the client is asked to come again.
 const RECONNECTS_MAX: u32 = 3;
+
+/// How long the last event of a recycled response may take.
+const FAREWELL_MS: u64 = 1_000;
 
 /// One SSE connection.
 struct Reader {
@@ -47,6 +55,8 @@ struct Reader {
     /// Bytes of a character that the last frame cut off; they precede the next one.
     cut: Vec<u8>,
     until: UnixMillis,
+    /// When the next comment is due, or the connection is recycled.
+    timer: Option<LocalBoxFuture<'static, ()>>,
     reconnects: u32,
     ended: bool,
 }
@@ -65,65 +75,66 @@ pub(crate) async fn serve(
     };
     let (origin, path, _) = split_url(url);
     let content_type = socket.content_type.clone();
-    let base64 = content_type.sse_encoding() == SseEncoding::Base64;
+    let is_base64 = content_type.sse_encoding() == SseEncoding::Base64;
     let reader = Reader {
+        follower: Follower::at(socket.start),
         socket,
         content_type,
         url: format!("{origin}{path}"),
         object: object.to_owned(),
         cursor: query.cursor.clone(),
         env: env.clone(),
-        follower: Follower::default(),
         up_to_date: false,
         cut: Vec::new(),
         until: js::now().saturating_add_ms(lifetime_ms),
+        timer: None,
         reconnects: 0,
         ended: false,
     };
-    respond(reader, base64).map_err(|error| internal("opening an event stream", &error))
-}
-
-fn respond(reader: Reader, base64: bool) -> Result<web_sys::Response, wasm_bindgen::JsValue> {
-    let chunks = stream::unfold(reader, |mut reader| async move {
-        let chunk = reader.next_chunk().await?;
-        Some((Ok::<Vec<u8>, worker::Error>(chunk), reader))
-    });
-    let mut headers = vec![
-        (name::CONTENT_TYPE, "text/event-stream".into()),
-        (name::CACHE_CONTROL, "no-cache".into()),
-    ];
-    if base64 {
-        headers.push((name::STREAM_SSE_DATA_ENCODING, "base64".into()));
-    }
-    let response = Response::from_stream(chunks)?;
-    Ok(response.with_headers(headers_of(&headers)?).into())
+    let failed = |error| internal("opening an event stream", &error);
+    let (sink, body) = pipe().map_err(failed)?;
+    spawn_local(reader.run(sink));
+    Reply::new(200)
+        .header(name::CONTENT_TYPE, "text/event-stream")
+        .header(name::CACHE_CONTROL, "no-cache")
+        .header_if(is_base64, name::STREAM_SSE_DATA_ENCODING, "base64")
+        .body(Body::Stream(body))
+        .into_response()
+        .map_err(failed)
 }
 
 impl Reader {
+    /// Writes events until the response ends or its client has left.
+    async fn run(mut self, sink: Sink) {
+        while let Some(chunk) = self.next_chunk().await {
+            let left_ms = self.until.saturating_since_ms(js::now()).max(FAREWELL_MS);
+            let left = Duration::from_millis(left_ms);
+            let written = sink.write(&chunk);
+            match select(written.boxed_local(), Delay::from(left)).await {
+                Either::Left((true, _)) => {}
+                // The client has left, or takes nothing.
+                Either::Left((false, _)) | Either::Right(_) => {
+                    self.socket.close();
+                    return sink.abort();
+                }
+            }
+            if let Some(next) = self.follower.next() {
+                // The client has taken what was sent.
+                self.socket.grant(next.position);
+            }
+        }
+        self.socket.close();
+        sink.close();
+    }
+
     /// The next bytes of the response; `None` ends it.
     async fn next_chunk(&mut self) -> Option<Vec<u8>> {
-        if let Some(next) = self.follower.next() {
-            // The client has taken what was sent.
-            self.socket.grant(next.position);
-        }
         loop {
             if self.ended {
                 return None;
             }
-            let left_ms = self.until.saturating_since_ms(js::now());
-            if left_ms == 0 {
-                self.socket.close();
-                return self.farewell();
-            }
-            let pause = Duration::from_millis(left_ms.min(SSE_COMMENT_INTERVAL_MS));
-            let arrival = {
-                let next = Box::pin(self.socket.next());
-                match select(next, Delay::from(pause)).await {
-                    Either::Left((arrival, _)) => Some(arrival),
-                    Either::Right(_) => None,
-                }
-            };
-            match arrival {
+            match poll_fn(|context| self.poll_event(context)).await {
+                None if self.until <= js::now() => return self.farewell(),
                 None => {
                     let mut comment = Vec::new();
                     sse::comment(&mut comment);
@@ -137,6 +148,24 @@ impl Reader {
                 Some(Arrival::Ended) => self.reconnect().await?,
             }
         }
+    }
+
+    /// What arrives, or `None` when the timer is due.
+    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Arrival>> {
+        if let Poll::Ready(arrival) = self.socket.poll_next(context) {
+            return Poll::Ready(Some(arrival));
+        }
+        let until = self.until;
+        let timer = self.timer.get_or_insert_with(|| {
+            let left_ms = until.saturating_since_ms(js::now());
+            let pause = Duration::from_millis(left_ms.min(SSE_COMMENT_INTERVAL_MS));
+            Delay::from(pause).boxed_local()
+        });
+        if timer.poll_unpin(context).is_pending() {
+            return Poll::Pending;
+        }
+        self.timer = None;
+        Poll::Ready(None)
     }
 
     /// Encodes a frame; `None` when bytes are missing before it.

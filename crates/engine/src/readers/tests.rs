@@ -191,9 +191,9 @@ fn room_is_made_of_overdue_readers() {
     let (mut readers, log) = (Readers::<Socket>::new(0), Log::default());
     let (_, socket) = attach(&mut readers, Kind::Sse, 0, 100);
     readers.serve(ALL, |from| log.page(from));
-    assert_eq!(readers.room(Kind::Sse, 1, 1, UnixMillis(6_000)), Room::Full);
-    assert_eq!(readers.room(Kind::LongPoll, 2, 1, UnixMillis(6_000)), Room::Free);
-    assert_eq!(readers.room(Kind::Sse, 1, 1, UnixMillis(6_001)), Room::Free);
+    assert_eq!(readers.room(Kind::Sse, 1, 1, UnixMillis(1_500)), Room::Full);
+    assert_eq!(readers.room(Kind::LongPoll, 2, 1, UnixMillis(1_500)), Room::Free);
+    assert_eq!(readers.room(Kind::Sse, 1, 1, UnixMillis(1_501)), Room::Free);
     assert_eq!(socket.0.borrow().closed, Some(Ending::Again));
 }
 

@@ -46,7 +46,8 @@ fn credit() {
     ] {
         assert_eq!(ClientFrame::parse(text), Ok(ClientFrame::Credit(credit)), "{text}");
     }
-    for number in ["-1", "-0", "0.5", "1.0", "1e3", "1E400", "1e400", "9007199254740992"] {
+    let numbers = ["-1", "-0", "0.5", "1.0", "1e3", "1E400", "1e400", "9007199254740992"];
+    for number in numbers.into_iter().chain(["\"1\"", "null", "true", "[1]", "{}"]) {
         assert_eq!(refused(&format!(r#"{{"credit":{number}}}"#)), ErrorCode::InvalidCredit);
     }
     for text in ["", "-1", "01", "1.0", "1e3", "9007199254740992"] {
@@ -74,11 +75,6 @@ fn what_is_no_frame() {
         "{\"credit\":1}\u{feff}",
         "\u{feff}{\"credit\":1}",
         r#"{'credit':1}"#,
-        r#"{"credit":"1"}"#,
-        r#"{"credit":null}"#,
-        r#"{"credit":true}"#,
-        r#"{"credit":[1]}"#,
-        r#"{"credit":{}}"#,
         r#"{"credit":NaN}"#,
         r#"{"credit":Infinity}"#,
         r#"{"credit":+1}"#,
@@ -270,7 +266,7 @@ fn nesting_is_not_ours_to_judge() {
             let producer = format!(r#""producer":{{"id":{payload},"epoch":0,"seq":0}}"#);
             assert_eq!(nacked(&producer), ErrorCode::InvalidProducer);
             assert_eq!(refused(&payload), ErrorCode::InvalidFrame);
-            assert_eq!(refused(&format!(r#"{{"credit":{payload}}}"#)), ErrorCode::InvalidFrame);
+            assert_eq!(refused(&format!(r#"{{"credit":{payload}}}"#)), ErrorCode::InvalidCredit);
         }
         assert_eq!(refused(&"[".repeat(depth)), ErrorCode::InvalidFrame);
         assert_eq!(refused(&"{\"append\":".repeat(depth)), ErrorCode::InvalidFrame);

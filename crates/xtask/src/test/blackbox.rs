@@ -10,13 +10,18 @@ use crate::host::{Host, Options};
 use crate::setup;
 
 pub(super) fn run(context: &Context) -> Result<Report> {
-    context.worker()?;
     setup::conformance(&context.paths)?;
+    suite(context, "blackbox")
+}
+
+/// Runs the suite in `conformance/{name}` against a host with a state of its own.
+pub(super) fn suite(context: &Context, name: &str) -> Result<Report> {
+    context.worker()?;
     let state = tempfile::tempdir()?;
     let persist = Some(state.path().join("state"));
     let mut host = Host::start(&context.paths, &Options { persist, ..Options::default() })?;
-    let arguments = ["--config", "blackbox/vitest.config.mjs"];
-    let run = vitest::run(context, "blackbox", &arguments, &host)?;
+    let config = format!("{name}/vitest.config.mjs");
+    let run = vitest::run(context, name, &["--config", &config], &host)?;
     host.stop()?;
     // A skipped test is a failed one, and so is a crash of the runner after all have passed.
     let failed = run.count(Outcome::Failed) + run.count(Outcome::Skipped);

@@ -40,8 +40,8 @@ pub(super) enum Event {
     Binary,
     /// A message of more bytes than allowed; it was not looked at.
     TooLarge,
-    /// It closed the socket, with this code.
-    Closed(u16),
+    /// It closed the socket.
+    Closed,
     /// The connection broke.
     Broken,
 }
@@ -65,7 +65,11 @@ impl Client {
             }
         };
         let on_end = move |event: JsValue| {
-            let _ = sender.unbounded_send(close_code(&event).map_or(Event::Broken, Event::Closed));
+            let _ = sender.unbounded_send(match close_code(&event) {
+                // The platform's word for an end without a closing handshake (RFC 6455 §7.1.5).
+                None | Some(1006) => Event::Broken,
+                Some(_) => Event::Closed,
+            });
         };
         let listeners = Listeners::accept(&socket, on_message, on_end)?;
         Ok(Self { socket, events, _listeners: listeners })

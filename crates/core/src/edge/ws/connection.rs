@@ -161,9 +161,9 @@ impl Connection {
             client,
             reader,
         };
-        connection.log(Level::Info, "ws_open", 1, &[]);
+        connection.log("ws_open", 1, &[]);
         if let Some(left) = connection.credit.left() {
-            connection.log(Level::Info, "ws_credit", left, &[]);
+            connection.log("ws_credit", left, &[]);
         }
         if let Some(start) = connection.reader.start {
             connection.send_control(start, connection.reader.tail == Some(start), false);
@@ -206,19 +206,24 @@ impl Connection {
             self.full_since = None;
             return Ok(());
         }
-        let now = js::now();
-        let Some(since) = self.full_since else {
-            self.full_since = Some(now);
-            self.tally.times_full += 1;
-            if self.tally.times_full == 1 {
-                self.log(Level::Info, "ws_backpressure", buffered, &[]);
-            }
-            return Ok(());
-        };
-        if now.saturating_since_ms(since) > self.opening.limits.slow_reader_timeout_ms {
+        let since = self.note_full(buffered);
+        if js::now().saturating_since_ms(since) > self.opening.limits.slow_reader_timeout_ms {
             return Err(Ending::new(CLOSE_SLOW_READER, "SLOW_READER"));
         }
         Ok(())
+    }
+
+    /// The send buffer is full: since when.
+    fn note_full(&mut self, buffered: u64) -> UnixMillis {
+        if let Some(since) = self.full_since {
+            return since;
+        }
+        self.tally.times_full += 1;
+        // A client that is always a little too slow is told of once.
+        if self.tally.times_full == 1 {
+            self.log("ws_backpressure", buffered, &[]);
+        }
+        *self.full_since.insert(js::now())
     }
 
     fn is_full(&self) -> bool {
@@ -247,12 +252,12 @@ impl Connection {
     fn send_page(&mut self) {
         let Some(page) = &mut self.page else { return };
         while !page.is_sent() {
-            let is_full = self.client.buffered() > SEND_BUFFER_BYTES_MAX;
-            if is_full && self.full_since.is_none() {
-                self.full_since = Some(js::now());
-                self.tally.times_full += 1;
+            let buffered = self.client.buffered();
+            if buffered > SEND_BUFFER_BYTES_MAX {
+                self.note_full(buffered);
+                return;
             }
-            if is_full || !self.credit.take() {
+            if !self.credit.take() {
                 return;
             }
             self.tally.data_frames += 1;
@@ -360,10 +365,7 @@ impl Connection {
                 let message = format!("The message is larger than {max} bytes.");
                 Err(Ending::error(ApiError::new(ErrorCode::MessageTooLarge, message)))
             }
-            client::Event::Closed(code) => Err(Ending::new(
-                if code == CLOSE_NORMAL { code } else { CLOSE_NORMAL },
-                "the client closed",
-            )),
+            client::Event::Closed => Err(Ending::new(CLOSE_NORMAL, "the client closed")),
             client::Event::Broken => Err(Ending::new(CLOSE_NORMAL, "the connection broke")),
         }
     }
@@ -401,7 +403,7 @@ impl Connection {
         })?;
         self.tally.grants += 1;
         if !was_strict {
-            self.log(Level::Info, "ws_credit", more, &[]);
+            self.log("ws_credit", more, &[]);
         }
         self.want_more();
         Ok(())
@@ -455,7 +457,7 @@ impl Connection {
         });
         let reason = [("reason", ending.reason.into())];
         if is_limit {
-            self.log(Level::Info, "ws_limit", 1, &reason);
+            self.log("ws_limit", 1, &reason);
         }
         let Tally { data_frames, data_bytes, grants, times_full } = self.tally;
         let [reason] = reason;
@@ -468,18 +470,12 @@ impl Connection {
             ("appends", self.calls.count.into()),
             ("full", times_full.into()),
         ];
-        self.log(Level::Info, "ws_close", 1, &details);
+        self.log("ws_close", 1, &details);
     }
 
-    fn log(
-        &self,
-        level: Level,
-        what: &'static str,
-        number: u64,
-        details: &[(&'static str, serde_json::Value)],
-    ) {
+    fn log(&self, what: &'static str, number: u64, details: &[(&'static str, serde_json::Value)]) {
         let mut all = vec![("connection", self.id.as_str().into())];
         all.extend_from_slice(details);
-        event(&self.env, (level, what), &self.opening.object, number, &all);
+        event(&self.env, (Level::Info, what), &self.opening.object, number, &all);
     }
 }
