@@ -54,7 +54,8 @@ const TAKERS = { socket: SocketReader, sse: EventReader };
  * Takes every place, which must be free within a time, and nothing beyond. `between` is done before
  * each attempt.
  */
-async function expectAllPlacesFree(url, timeoutMs, { by = "socket", between = async () => {} } = {}) {
+async function expectAllPlacesFree(url, timeoutMs, options = {}) {
+  const { by = "socket", between = async () => {} } = options;
   const taken = [];
   const take = async () => {
     await between();
@@ -131,7 +132,7 @@ describe("sockets that", () => {
   });
 });
 
-describe.each(["fin", "rst"])("SSE readers whose connection ends (%s) free their places", (ending) => {
+describe.each(["fin", "rst"])("SSE readers that end (%s) free their places", (ending) => {
   test("at the latest at the next write", async () => {
     const { url } = await stream();
     const sockets = [];
@@ -151,7 +152,7 @@ describe.each(["fin", "rst"])("SSE readers whose connection ends (%s) free their
   });
 });
 
-describe.each(["fin", "rst"])("long-polls whose connection ends (%s) free their places", (ending) => {
+describe.each(["fin", "rst"])("long-polls that end (%s) free their places", (ending) => {
   test("at the latest at the next write", async () => {
     const { url } = await stream();
     const sockets = [];

@@ -76,9 +76,10 @@ describe("an ack", () => {
 describe("the body", () => {
   test("`payload` of a JSON stream is any JSON value, an array several messages", async () => {
     const { url, socket } = await attached();
-    const payloads = [{ a: 1 }, "text", 0, -1.5, true, false, null, [1, 2], [[3, 4]], [[]], { b: [] }];
+    const values = [{ a: 1 }, "text", 0, -1.5, true, false, null];
+    const payloads = [...values, [1, 2], [[3, 4]], [[]], { b: [] }];
     for (const payload of payloads) await socket.acked({ payload });
-    const expected = [{ a: 1 }, "text", 0, -1.5, true, false, null, 1, 2, [3, 4], [], { b: [] }];
+    const expected = [...values, 1, 2, [3, 4], [], { b: [] }];
     expect(await readMessages(url)).toEqual(expected);
     await socket.close();
   });
@@ -130,7 +131,8 @@ describe("the body", () => {
     }
   });
 
-  test.each([TEXT_TYPE, BINARY_TYPE, "application/ndjson"])("`base64` of %s is bytes", async (type) => {
+  const types = [TEXT_TYPE, BINARY_TYPE, "application/ndjson"];
+  test.each(types)("`base64` of %s is bytes", async (type) => {
     const { url, socket } = await attached(type);
     const random = seeded(61);
     const parts = [1, 2, 3, 4, 5, 1000, 700_000].map((length) => randomBuffer(length, random));
@@ -141,7 +143,9 @@ describe("the body", () => {
 
   test("`base64` of a JSON stream is the body of a POST", async () => {
     const { url, socket } = await attached();
-    for (const body of ['{"a":1}', ' [1, [2],\n"é"] ', "null"]) await socket.acked({ base64: base64(body) });
+    for (const body of ['{"a":1}', ' [1, [2],\n"é"] ', "null"]) {
+      await socket.acked({ base64: base64(body) });
+    }
     expect(await readMessages(url)).toEqual([{ a: 1 }, 1, [2], "é", null]);
     for (const body of ["{", "[1,]", " ", "1 2", Buffer.from([0x22, 0xff, 0x22])]) {
       await socket.nacked({ base64: base64(body) }, "INVALID_JSON");
@@ -166,9 +170,10 @@ describe("the body", () => {
 
   test("in bad base64 is refused", async () => {
     const { url, socket } = await attached(BINARY_TYPE);
-    const bad = ["YQ", "YQ=", "YQ===", "Y", "=", "YQ==YQ==", "Y Q=", "YWE\n", "_-8=", "é", "YR==", "YWF="];
-    for (const text of bad) await socket.nacked({ base64: text }, "INVALID_APPEND");
-    for (const value of [1, null, ["YQ=="], {}]) await socket.nacked({ base64: value }, "INVALID_APPEND");
+    const padding = ["YQ", "YQ=", "YQ===", "Y", "=", "YQ==YQ=="];
+    const bits = ["YR==", "YWF="];
+    const bad = [...padding, ...bits, "Y Q=", "YWE\n", "_-8=", "é", 1, null, ["YQ=="], {}];
+    for (const value of bad) await socket.nacked({ base64: value }, "INVALID_APPEND");
     expect(positionOf(await tail(url))).toBe(0);
     await socket.acked({ base64: "YQ==" });
     expect((await readBytes(url)).toString()).toBe("a");
@@ -364,7 +369,7 @@ test("POSTs and appends of sockets are one total order", async () => {
   await watching.close();
 });
 
-test("an append to a stream that is deleted meanwhile is answered or lost, and never stored", async () => {
+test("an append to a stream that is deleted meanwhile is never stored in the next", async () => {
   const { url, socket } = await attached();
   const answers = Array.from({ length: 200 }, (_, n) => socket.append({ payload: n }));
   await remove(url);

@@ -144,7 +144,10 @@ export class SocketReader {
   #unanswered = [];
   #nextId = 0;
 
-  /** Connects and gets an open socket. Options: `credit`, `query`, `protocols`, `headers`, `compress`. */
+  /**
+   * Connects and gets an open socket. Options: `credit`, `query`, `protocols`, `headers`,
+   * `compress`.
+   */
   static async open(url, offset, { credit, query, ...options } = {}) {
     const reader = new SocketReader();
     const socket = connect(socketUrl(url, offset, { credit, ...query }), options);
@@ -192,7 +195,8 @@ export class SocketReader {
   }
 
   get upToDate() {
-    return this.frames.at(-1)?.kind !== "bytes" && this.controls.at(-1)?.upToDate === true;
+    const last = this.frames.findLast(({ kind }) => ["data", "bytes", "control"].includes(kind));
+    return last?.upToDate === true;
   }
 
   get closed() {
@@ -211,7 +215,7 @@ export class SocketReader {
 
   /** All data as bytes. */
   get bytes() {
-    return Buffer.concat(this.frames.flatMap(({ kind, bytes }) => (kind === "bytes" ? [bytes] : [])));
+    return Buffer.concat(this.frames.flatMap(({ bytes }) => bytes ?? []));
   }
 
   get text() {
@@ -247,9 +251,10 @@ export class SocketReader {
     return this.until(({ upToDate }) => upToDate, "up to date");
   }
 
-  /** Waits until the reader is at an offset. */
+  /** Waits until a control frame says that the reader is at an offset. */
   untilAt(offset, timeoutMs) {
-    return this.until((reader) => reader.offset === offset, `offset ${offset}`, timeoutMs);
+    const isThere = ({ controls }) => controls.at(-1)?.streamNextOffset === offset;
+    return this.until(isThere, `offset ${offset}`, timeoutMs);
   }
 
   /** Waits until the server has closed the socket, which it must do with this code. */
@@ -300,7 +305,8 @@ export class SocketReader {
   /** Appends, which must be refused with this code; the error. */
   async nacked(fields, code) {
     const answer = await this.append(fields);
-    expect(answer, JSON.stringify(fields).slice(0, 200)).toMatchObject({ nack: { error: { code } } });
+    const what = JSON.stringify(fields).slice(0, 200);
+    expect(answer, what).toMatchObject({ nack: { error: { code } } });
     return answer.nack.error;
   }
 

@@ -73,7 +73,7 @@ describe("a WebSocket carries", () => {
     for (const part of parts) await reader.untilAt(await appended(url, part, { type }));
     await close(url);
     await reader.untilEnd();
-    const whole = Buffer.concat([Buffer.from("begin\r\n"), ...parts.map((part) => Buffer.from(part))]);
+    const whole = Buffer.concat(["begin\r\n", ...parts].map((part) => Buffer.from(part)));
     expectSameBytes(reader.bytes, whole);
     expect(reader.dataFrames.every(({ kind }) => kind === "bytes")).toBe(true);
     expectOrderlySocket(reader);
@@ -468,7 +468,8 @@ test("60 readers that come at any time see every message of four writers once", 
   const random = seeded(43);
   const joining = (async () => {
     for (let n = 0; n < 60; n += 1) {
-      readers.push(await SocketReader.open(url, "-1", { credit: n % 2 === 0 ? 10_000 : undefined }));
+      const credit = n % 2 === 0 ? 10_000 : undefined;
+      readers.push(await SocketReader.open(url, "-1", { credit }));
       await sleep(random() * 20);
     }
   })();

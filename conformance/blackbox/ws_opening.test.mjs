@@ -93,7 +93,7 @@ describe("the subprotocol", () => {
     }
   });
 
-  test("`bearer.…` is a token and no subprotocol: never echoed, and alone like none", async () => {
+  test("`bearer.…` is a token: never echoed, and alone like none", async () => {
     const url = await stream(1);
     const only = await RawWebSocket.open(url, { "sec-websocket-protocol": "bearer.secret" });
     expect(protocolOf(only)).toBeUndefined();
@@ -241,7 +241,8 @@ describe("refused before the upgrade, like a GET:", () => {
   });
 
   test("a path that is no stream's", async () => {
-    await expectError(await refusal(socketUrl(`${SERVER}/v1/a.b/stream/x`, "-1")), 400, "INVALID_PROJECT");
+    const nowhere = socketUrl(`${SERVER}/v1/a.b/stream/x`, "-1");
+    await expectError(await refusal(nowhere), 400, "INVALID_PROJECT");
     const twice = `${socketUrl(await stream(1), "-1")}&live=ws`;
     await expectError(await refusal(twice), 400, "INVALID_QUERY");
   });

@@ -90,7 +90,7 @@ describe("a producer", () => {
 
   test("that repeats itself gets a duplicate's ack of its own, and nothing is stored", async () => {
     const { url, socket } = await attached();
-    for (let seq = 0; seq < 3; seq += 1) await socket.acked({ payload: seq, producer: by("p", 0, seq) });
+    for (const seq of [0, 1, 2]) await socket.acked({ payload: seq, producer: by("p", 0, seq) });
     const end = await tail(url);
     for (const seq of [2, 0, 1]) {
       const ack = await socket.acked({ payload: "again", producer: by("p", 0, seq) });
@@ -254,7 +254,8 @@ describe("limits:", () => {
 
   test("8 MiB at once are within it", async () => {
     const { url, socket } = await attached(TEXT_TYPE, { server: narrow.url });
-    const answers = Array.from({ length: 8 }, () => socket.append({ payload: "x".repeat(MIB - 2000) }));
+    const payload = "x".repeat(MIB - 2000);
+    const answers = Array.from({ length: 8 }, () => socket.append({ payload }));
     for (const { ack } of await Promise.all(answers)) expect(ack).toBeDefined();
     expect(positionOf(await tail(url))).toBe(8 * (MIB - 2000));
     await socket.close();
