@@ -313,6 +313,17 @@ describe("closing", () => {
     expect(socket.messages).toEqual(["unread", 1, 2]);
   });
 
+  test("answers what comes behind it before the socket ends", async () => {
+    const { url, socket } = await attached();
+    const fields = [{ payload: 1 }, { payload: 2, close: true }, { payload: 3 }, { payload: 4 }];
+    const answers = await Promise.all(fields.map((each) => socket.append(each)));
+    expect(answers[1].ack).toMatchObject({ streamClosed: true });
+    for (const { nack } of answers.slice(2)) expect(nack?.error.code).toBe("STREAM_CLOSED");
+    await socket.untilEnd();
+    expect(socket.messages).toEqual([1, 2]);
+    await messagesOf(url, 2);
+  });
+
   test("by HTTP refuses appends of sockets", async () => {
     const url = await stream();
     await appended(url, "1");

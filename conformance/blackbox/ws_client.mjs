@@ -326,8 +326,11 @@ export class SocketReader {
   #take(data, isBinary) {
     try {
       if (this.error !== undefined) throw new Error("a frame after the error");
-      if (this.closed) throw new Error("a frame after the one that ends the stream");
       const frame = isBinary ? { kind: "bytes", bytes: data } : parseText(data.toString());
+      // Appends are answered even behind the end of the stream.
+      if (this.closed && !["ack", "nack"].includes(frame.kind)) {
+        throw new Error(`${frame.kind} after the end of the stream`);
+      }
       if (this.frames.length === 0 && !["control", "error"].includes(frame.kind)) {
         throw new Error(`the first frame is ${frame.kind}`);
       }
