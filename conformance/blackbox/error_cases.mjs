@@ -22,6 +22,7 @@ import {
 } from "./client.mjs";
 import { Host } from "./host.mjs";
 import { exchange, requestHead } from "./raw_socket.mjs";
+import { refusal, socketUrl } from "./ws_client.mjs";
 
 const pathOf = (url) => new URL(url).pathname;
 
@@ -528,9 +529,20 @@ export const ERRORS = {
     409,
     [["", async () => forkOf(await jsonStream(1), { "content-type": "text/plain" })]],
   ],
+  UPGRADE_REQUIRED: [426, [["", async () => read(await jsonStream(), "-1", { live: "ws" })]]],
+  INVALID_SUBPROTOCOL: [
+    400,
+    [["", async () => refusal(socketUrl(await jsonStream(), "-1"), { protocols: ["chat"] })]],
+  ],
+  INVALID_CREDIT: [
+    400,
+    [["", async () => refusal(socketUrl(await jsonStream(), "-1", { credit: -1 }))]],
+  ],
   TOO_MANY_READERS: [
     429,
     [
+      ["WebSocket", () =>
+        whileRead(hosts.small.url, (url) => refusal(socketUrl(url, "-1")))],
       ["SSE", () => whileRead(hosts.small.url, (url) => read(url, "-1", { live: "sse" }))],
       ["long-poll", () =>
         whileRead(hosts.small.url, (url) => read(url, "now", { live: "long-poll" }))],
