@@ -37,8 +37,8 @@ use crate::respond::{Body, Failure, Reply, internal};
 /// Reconnections in a row without a frame in between, before the client is asked to come again.
 const RECONNECTS_MAX: u32 = 3;
 
-/// How long the last event of a recycled response may take.
-const FAREWELL_MS: u64 = 1_000;
+/// How long what was written last may take, past the end of a response.
+const FAREWELL_MS: u64 = 10_000;
 
 /// One SSE connection.
 struct Reader {

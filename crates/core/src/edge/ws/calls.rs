@@ -13,7 +13,7 @@ use protocol::live::calls::{Answer, Call, encode};
 use protocol::ws::{AppendFrame, AppendId, server};
 
 /// Batches that the object has and has not answered: while it stores one, the next one is there.
-const BATCHES_IN_FLIGHT_MAX: u64 = 2;
+const BATCHES_IN_FLIGHT_MAX: u64 = 1;
 
 /// Bytes of a batch from which on another one is begun.
 const BATCH_BYTES: usize = 256 << 10;
