@@ -12,11 +12,14 @@ use protocol::limits::{Limits, WS_UNACKED_BYTES_MAX};
 use protocol::live::calls::{Answer, Call, encode};
 use protocol::ws::{AppendFrame, AppendId, server};
 
-/// Batches that the object has and has not answered: while it stores one, the next one is there.
+/// Batches that the object has and has not answered. While it stores one, the next one fills up.
 const BATCHES_IN_FLIGHT_MAX: u64 = 1;
 
 /// Bytes of a batch from which on another one is begun.
 const BATCH_BYTES: usize = 256 << 10;
+
+/// Appends of a batch from which on it waits for no more.
+const BATCH_APPENDS: u64 = 256;
 
 /// An append that the client waits for.
 enum Unanswered {
@@ -35,7 +38,11 @@ pub(super) struct Calls {
     /// Batches to be sent before the one that still grows.
     sealed: VecDeque<Vec<u8>>,
     batch: Vec<u8>,
+    /// Appends in `batch`.
+    gathered: u64,
     in_flight: u64,
+    /// Whether the client sends appends ahead of their answers.
+    is_pipelined: bool,
     /// Appends that have to wait, as they came.
     held: VecDeque<String>,
     /// Bytes of everything above.
@@ -54,7 +61,9 @@ impl Calls {
             unanswered: VecDeque::new(),
             sealed: VecDeque::new(),
             batch: Vec::new(),
+            gathered: 0,
             in_flight: 0,
+            is_pipelined: false,
             held: VecDeque::new(),
             bytes: 0,
             count: 0,
@@ -120,6 +129,8 @@ impl Calls {
         match encoded {
             Ok(()) => {
                 self.take_bytes(bytes)?;
+                self.gathered += 1;
+                self.is_pipelined |= self.in_flight > 0;
                 if self.batch.len() >= BATCH_BYTES {
                     self.seal();
                 }
@@ -138,15 +149,26 @@ impl Calls {
         if self.in_flight >= BATCHES_IN_FLIGHT_MAX {
             return None;
         }
-        let open = || Some(std::mem::take(&mut self.batch)).filter(|batch| !batch.is_empty());
-        let batch = self.sealed.pop_front().or_else(open)?;
+        if self.sealed.is_empty() {
+            self.is_pipelined = self.gathered > 1;
+            self.seal();
+        }
+        let batch = self.sealed.pop_front()?;
         self.in_flight += 1;
         Some(batch)
+    }
+
+    /// Whether the next batch should wait a moment: a client that sends ahead has more for it on the
+    /// way, and a commit costs the same for one append and for many.
+    pub(super) fn lingers(&self) -> bool {
+        let is_due = self.in_flight < BATCHES_IN_FLIGHT_MAX && self.sealed.is_empty();
+        is_due && self.is_pipelined && (1..BATCH_APPENDS).contains(&self.gathered)
     }
 
     fn seal(&mut self) {
         if !self.batch.is_empty() {
             self.sealed.push_back(std::mem::take(&mut self.batch));
+            self.gathered = 0;
         }
     }
 

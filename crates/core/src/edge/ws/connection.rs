@@ -56,6 +56,9 @@ pub(super) struct Opening {
     pub(super) limits: Limits,
 }
 
+/// How long a batch waits for more appends of a client that sends ahead.
+const LINGER_MS: u64 = 0;
+
 /// One connection.
 pub(super) struct Connection {
     opening: Opening,
@@ -77,6 +80,9 @@ pub(super) struct Connection {
     full_since: Option<UnixMillis>,
     /// Wakes the loop: soon when the send buffer is full, else when the reader is overdue.
     timer: Option<Timer>,
+    /// Wakes the loop when a batch has waited for more appends; then `has_lingered` is set.
+    linger: Option<LocalBoxFuture<'static, ()>>,
+    has_lingered: bool,
     tally: Tally,
 }
 
@@ -155,6 +161,8 @@ impl Connection {
             calls: Calls::new(reader.content_type.clone(), limits),
             full_since: None,
             timer: None,
+            linger: None,
+            has_lingered: false,
             tally: Tally::default(),
             opening,
             env,
@@ -240,6 +248,10 @@ impl Connection {
         }
         let client = &self.client;
         self.calls.tell_refused(&mut |frame| client.send(frame));
+        if self.calls.lingers() && !self.has_lingered {
+            return Ok(());
+        }
+        self.has_lingered = false;
         while let Some(batch) = self.calls.next_batch() {
             if !self.reader.send_calls(&batch) {
                 return Err(Ending::failed());
@@ -299,7 +311,25 @@ impl Connection {
         {
             return Poll::Ready(Event::Arrival(arrival));
         }
+        if self.poll_linger(context).is_ready() {
+            return Poll::Ready(Event::Time);
+        }
         self.poll_timer(context).map(|()| Event::Time)
+    }
+
+    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if !self.calls.lingers() || self.is_full() {
+            self.linger = None;
+            return Poll::Pending;
+        }
+        let begin = || Delay::from(Duration::from_millis(LINGER_MS)).boxed_local();
+        let linger = self.linger.get_or_insert_with(begin);
+        if linger.poll_unpin(context).is_pending() {
+            return Poll::Pending;
+        }
+        self.linger = None;
+        self.has_lingered = true;
+        Poll::Ready(())
     }
 
     fn poll_timer(&mut self, context: &mut Context<'_>) -> Poll<()> {
