@@ -129,6 +129,32 @@ extern "C" {
     ) -> Result<(), JsValue>;
 }
 
+#[wasm_bindgen(module = "/src/edge/frames.js")]
+extern "C" {
+    /// All bytes of a message; the first of them are put into `head` as well. `None` for a text.
+    #[wasm_bindgen(js_name = takeMessage)]
+    pub(crate) fn take_message(event: &JsValue, head: &mut [u8]) -> Option<js_sys::Uint8Array>;
+
+    /// Sends a text frame of head, bytes and tail, and a control frame if there is one: `texts` is
+    /// head, tail and control, all ASCII.
+    #[wasm_bindgen(catch, js_name = sendText)]
+    pub(crate) fn send_text(
+        socket: &web_sys::WebSocket,
+        texts: &str,
+        head_length: u32,
+        tail_length: u32,
+        bytes: &js_sys::Uint8Array,
+    ) -> Result<(), JsValue>;
+
+    /// Sends a binary frame, and a control frame unless that is empty.
+    #[wasm_bindgen(catch, js_name = sendBytes)]
+    pub(crate) fn send_bytes(
+        socket: &web_sys::WebSocket,
+        bytes: &js_sys::Uint8Array,
+        control: &str,
+    ) -> Result<(), JsValue>;
+}
+
 /// Lets a promise be rejected without anybody hearing of it.
 pub(crate) fn ignore(promise: &js_sys::Promise) {
     thread_local! {

@@ -21,7 +21,7 @@ use protocol::headers::name;
 use protocol::live::calls::{Answer, Answers};
 use protocol::live::{CLOSE_STREAM_GONE, FRAME_HEAD_BYTES, FrameHead, TAG_ANSWERS};
 use protocol::offset::{Offset, Position};
-use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen::JsValue;
 use worker::{Env, Response, WebSocket};
 
 use super::cold_frame::ColdFrame;
@@ -147,17 +147,16 @@ fn deliver(
     arrivals: &UnboundedSender<Arrival>,
     answers: &UnboundedSender<Vec<Answer>>,
 ) {
-    let event: &js::MessageEvent = event.unchecked_ref();
     let unreadable = |error: String| {
         internal("reading a live frame", &JsValue::from_str(&error));
         let _ = arrivals.unbounded_send(Arrival::Ended);
         answers.close_channel();
     };
-    let Ok(buffer) = event.data().dyn_into::<js_sys::ArrayBuffer>() else {
+    let mut head = [0; FRAME_HEAD_BYTES];
+    let Some(message) = js::take_message(event, &mut head) else {
         return unreadable("a text".into());
     };
-    let message = js_sys::Uint8Array::new(&buffer);
-    if message.get_index(0) == TAG_ANSWERS {
+    if head.first() == Some(&TAG_ANSWERS) {
         return match Answers::decode(&message.to_vec()) {
             Ok(list) => {
                 let _ = answers.unbounded_send(list);
@@ -165,12 +164,12 @@ fn deliver(
             Err(error) => unreadable(error.to_string()),
         };
     }
-    let message = JsBytes::new(message);
     // The payload stays where it is; only its length is compared.
-    let head = message.slice(0..FRAME_HEAD_BYTES as u64).to_vec();
-    match FrameHead::decode(&head, message.len()) {
+    let message = JsBytes::new(message);
+    let length = message.len();
+    match FrameHead::decode(&head, length) {
         Ok(head) => {
-            let payload = message.slice(FRAME_HEAD_BYTES as u64..message.len());
+            let payload = message.slice(FRAME_HEAD_BYTES as u64..length);
             let _ = arrivals.unbounded_send(Arrival::Frame(head, payload));
         }
         Err(error) => unreadable(error.to_string()),

@@ -7,7 +7,7 @@ use wasm_bindgen::prelude::*;
 use worker::WebSocket;
 
 use crate::edge::listeners::{Listeners, close_code};
-use crate::js::MessageEvent;
+use crate::js::{self, MessageEvent};
 use crate::object::JsBytes;
 
 #[wasm_bindgen]
@@ -18,18 +18,6 @@ extern "C" {
     /// Bytes that wait to be sent; absent on runtimes before workerd 1.20261117.1.
     #[wasm_bindgen(method, getter, js_name = bufferedAmount)]
     fn buffered_amount(this: &Buffered) -> Option<f64>;
-}
-
-#[wasm_bindgen(module = "/src/edge/ws/data.js")]
-extern "C" {
-    /// Sends a text frame: `head`, the bytes as UTF-8, `tail`.
-    #[wasm_bindgen(catch, js_name = sendText)]
-    fn send_text(
-        socket: &web_sys::WebSocket,
-        head: &str,
-        bytes: &js_sys::Uint8Array,
-        tail: &str,
-    ) -> Result<(), JsValue>;
 }
 
 /// What a client does.
@@ -100,15 +88,18 @@ impl Client {
         let _ = self.socket.send_with_str(frame);
     }
 
-    /// Sends bytes as a binary frame.
-    pub(super) fn send_binary(&self, bytes: &JsBytes) {
-        let socket: &web_sys::WebSocket = self.socket.as_ref();
-        let _ = socket.send_with_js_u8_array(bytes.array());
+    /// Sends bytes as a binary frame, then `control` unless it is empty.
+    pub(super) fn send_binary(&self, bytes: &JsBytes, control: &str) {
+        let _ = js::send_bytes(self.socket.as_ref(), bytes.array(), control);
     }
 
-    /// Sends UTF-8 bytes between two texts as a text frame; the bytes do not enter wasm.
-    pub(super) fn send_between(&self, head: &str, bytes: &JsBytes, tail: &str) {
-        let _ = send_text(self.socket.as_ref(), head, bytes.array(), tail);
+    /// Sends UTF-8 bytes between two texts as a text frame, then `control` unless it is empty. The
+    /// bytes do not enter wasm.
+    pub(super) fn send_between(&self, (head, tail): (&str, &str), bytes: &JsBytes, control: &str) {
+        let length = |text: &str| u32::try_from(text.len()).unwrap_or(u32::MAX);
+        let texts = [head, tail, control].concat();
+        let (head, tail) = (length(head), length(tail));
+        let _ = js::send_text(self.socket.as_ref(), &texts, head, tail, bytes.array());
     }
 
     /// Closes the socket after what was sent.

@@ -174,7 +174,8 @@ impl Connection {
             connection.log("ws_credit", left, &[]);
         }
         if let Some(start) = connection.reader.start {
-            connection.send_control(start, connection.reader.tail == Some(start), false);
+            let is_tail = connection.reader.tail == Some(start);
+            connection.client.send(&connection.control(start, is_tail, false));
         }
         connection
     }
@@ -207,31 +208,33 @@ impl Connection {
         Ok(())
     }
 
-    /// Notes whether the send buffer is full, and since when.
+    /// Looks whether a full send buffer has room again.
     fn look_at_buffer(&mut self) -> Result<(), Ending> {
-        let buffered = self.client.buffered();
-        if buffered <= SEND_BUFFER_BYTES_MAX {
+        let Some(since) = self.full_since else { return Ok(()) };
+        if self.client.buffered() <= SEND_BUFFER_BYTES_MAX {
             self.full_since = None;
-            return Ok(());
-        }
-        let since = self.note_full(buffered);
-        if js::now().saturating_since_ms(since) > self.opening.limits.slow_reader_timeout_ms {
+        } else if js::now().saturating_since_ms(since) > self.opening.limits.slow_reader_timeout_ms
+        {
             return Err(Ending::new(CLOSE_SLOW_READER, "SLOW_READER"));
         }
         Ok(())
     }
 
-    /// The send buffer is full: since when.
-    fn note_full(&mut self, buffered: u64) -> UnixMillis {
-        if let Some(since) = self.full_since {
-            return since;
+    /// Whether the send buffer takes a frame now.
+    fn has_buffer(&mut self) -> bool {
+        let buffered = self.client.buffered();
+        if buffered <= SEND_BUFFER_BYTES_MAX {
+            return true;
         }
-        self.tally.times_full += 1;
-        // A client that is always a little too slow is told of once.
-        if self.tally.times_full == 1 {
-            self.log("ws_backpressure", buffered, &[]);
+        if self.full_since.is_none() {
+            self.full_since = Some(js::now());
+            self.tally.times_full += 1;
+            // A client that is always a little too slow is told of once.
+            if self.tally.times_full == 1 {
+                self.log("ws_backpressure", buffered, &[]);
+            }
         }
-        *self.full_since.insert(js::now())
+        false
     }
 
     fn is_full(&self) -> bool {
@@ -240,7 +243,7 @@ impl Connection {
 
     /// A client that does not read its answers does not get its appends stored either.
     fn send_calls(&mut self) -> Result<(), Ending> {
-        if self.is_full() {
+        if self.calls.is_idle() || self.is_full() || !self.has_buffer() {
             return Ok(());
         }
         while let Some(text) = self.calls.release() {
@@ -260,31 +263,31 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends the page that is here, as far as credit and buffer allow.
+    /// Sends the page that is here, as far as credit and buffer allow, and behind it where it ends.
     fn send_page(&mut self) {
-        let Some(page) = &mut self.page else { return };
-        while !page.is_sent() {
-            let buffered = self.client.buffered();
-            if buffered > SEND_BUFFER_BYTES_MAX {
-                self.note_full(buffered);
-                return;
-            }
-            if !self.credit.take() {
-                return;
-            }
-            self.tally.data_frames += 1;
-            self.tally.data_bytes += page.send_next(&self.client);
-        }
+        let Some(mut page) = self.page.take() else { return };
         let (next, up_to_date, closed) = (page.next(), page.head.up_to_date, page.head.closed);
-        self.page = None;
+        if page.is_sent() {
+            self.client.send(&self.control(next, up_to_date, closed));
+        }
+        while !page.is_sent() {
+            if !self.has_buffer() || !self.credit.take() {
+                self.page = Some(page);
+                return;
+            }
+            let is_last = page.is_last();
+            let control =
+                if is_last { self.control(next, up_to_date, closed) } else { String::new() };
+            self.tally.data_frames += 1;
+            self.tally.data_bytes += page.send_next(&self.client, &control);
+        }
         self.is_finished = closed;
-        self.send_control(next, up_to_date, closed);
         self.want_more();
     }
 
-    fn send_control(&self, next: Offset, up_to_date: bool, closed: bool) {
+    fn control(&self, next: Offset, up_to_date: bool, closed: bool) -> String {
         let cursor = next_cursor(js::now(), self.opening.query.cursor.as_deref(), js::random());
-        self.client.send(&server::control(&next.to_string(), Some(&cursor), up_to_date, closed));
+        server::control(&next.to_string(), Some(&cursor), up_to_date, closed)
     }
 
     /// Gives the object credit if the client could take more.

@@ -46,8 +46,13 @@ impl Page {
         self.pieces.is_empty()
     }
 
-    /// Sends the next data frame; the length of its payload.
-    pub(super) fn send_next(&mut self, client: &Client) -> u64 {
+    /// Whether the next data frame is the last.
+    pub(super) fn is_last(&self) -> bool {
+        self.pieces.len() == 1
+    }
+
+    /// Sends the next data frame, then `control` unless it is empty; the length of its payload.
+    pub(super) fn send_next(&mut self, client: &Client, control: &str) -> u64 {
         let Some(piece) = self.pieces.pop_front() else { return 0 };
         let length = piece.end.saturating_sub(piece.start);
         if self.is_json {
@@ -55,13 +60,10 @@ impl Page {
             // All offsets of a page have the generation of its end.
             next.position.0 = self.from.saturating_add(piece.end);
             let messages = self.bytes.slice(piece.start..piece.end.saturating_sub(2));
-            client.send_between(
-                server::data_head(),
-                &messages,
-                &server::data_tail(&next.to_string()),
-            );
+            let tail = server::data_tail(&next.to_string());
+            client.send_between((server::data_head(), &tail), &messages, control);
         } else {
-            client.send_binary(&self.bytes.slice(piece));
+            client.send_binary(&self.bytes.slice(piece), control);
         }
         length
     }
