@@ -32,6 +32,8 @@ enum Unanswered {
 /// The appends of one client.
 pub(super) struct Calls {
     content_type: ContentType,
+    /// Why clients may not append here, if they may not.
+    refusal: Option<ApiError>,
     unacked_max: u64,
     body_bytes_max: u64,
     unanswered: VecDeque<Unanswered>,
@@ -53,9 +55,14 @@ pub(super) struct Calls {
 
 impl Calls {
     /// None yet.
-    pub(super) fn new(content_type: ContentType, limits: &Limits) -> Self {
+    pub(super) fn new(
+        content_type: ContentType,
+        refusal: Option<ApiError>,
+        limits: &Limits,
+    ) -> Self {
         Self {
             content_type,
+            refusal,
             unacked_max: limits.ws_unacked_max,
             body_bytes_max: limits.body_bytes_max,
             unanswered: VecDeque::new(),
@@ -116,7 +123,8 @@ impl Calls {
     pub(super) fn add(&mut self, frame: AppendFrame<'_>, bytes: u64) -> Result<(), ApiError> {
         self.count += 1;
         let AppendFrame { id, request } = frame;
-        let encoded = request.and_then(|request| {
+        let allowed = self.refusal.clone().map_or(request, Err);
+        let encoded = allowed.and_then(|request| {
             let body = request.body.into_bytes(&self.content_type)?;
             if body.len() as u64 > self.body_bytes_max {
                 let message = format!("The body is larger than {} bytes.", self.body_bytes_max);

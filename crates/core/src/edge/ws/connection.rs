@@ -53,6 +53,8 @@ pub(super) struct Opening {
     /// The stream's object.
     pub(super) object: String,
     pub(super) query: ReadQuery,
+    /// Why the client may not append, if it may not.
+    pub(super) refusal: Option<ApiError>,
     pub(super) limits: Limits,
 }
 
@@ -158,7 +160,7 @@ impl Connection {
             is_finished: false,
             credit: Credit::open(opening.query.credit),
             bucket: TokenBucket::new(limits.ws_frames_per_minute),
-            calls: Calls::new(reader.content_type.clone(), limits),
+            calls: Calls::new(reader.content_type.clone(), opening.refusal.clone(), limits),
             full_since: None,
             timer: None,
             linger: None,
@@ -340,7 +342,7 @@ impl Connection {
         let until = self.reader_until;
         let set = || {
             let left_ms = until.saturating_since_ms(js::now());
-            let ms = if is_soon { SEND_BUFFER_POLL_MS } else { left_ms };
+            let ms = if is_soon { SEND_BUFFER_POLL_MS } else { left_ms.max(SEND_BUFFER_POLL_MS) };
             Timer { is_soon, delay: Delay::from(Duration::from_millis(ms)).boxed_local() }
         };
         let mut timer =

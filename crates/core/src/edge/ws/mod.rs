@@ -9,8 +9,9 @@ mod client;
 mod connection;
 mod page;
 
-use protocol::error::ErrorCode;
+use protocol::error::{ApiError, ErrorCode};
 use protocol::headers::name;
+use protocol::name::Route;
 use protocol::ws::choose_subprotocol;
 use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::spawn_local;
@@ -58,7 +59,8 @@ pub(crate) async fn serve(
         let message = "This runtime cannot pace a client: open the socket with `credit`.";
         return Err(Failure::new(ErrorCode::InvalidQuery, message));
     }
-    let opening = Opening { url, object: object.to_owned(), query: query.clone(), limits };
+    let refusal = refusal_of(path);
+    let opening = Opening { url, object: object.to_owned(), query: query.clone(), refusal, limits };
     let connection = Connection::open(opening, server, reader, env.clone());
     spawn_local(connection.run());
     let mut headers = Vec::new();
@@ -68,4 +70,31 @@ pub(crate) async fn serve(
     let response =
         Response::from_websocket(client).map_err(|error| failed(error.to_string().into()))?;
     Ok(response.with_headers(headers_of(&headers).map_err(failed)?).into())
+}
+
+/// Clients read the streams that the service writes, and do not append to them.
+fn refusal_of(path: &str) -> Option<ApiError> {
+    match Route::parse(path) {
+        Ok(Route::Stream { reserved: None, .. }) => None,
+        _ => {
+            let message = "This path is reserved for the service.";
+            Some(ApiError::new(ErrorCode::Reserved, message))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_do_not_append_to_what_the_service_writes() {
+        for path in ["/v1/p/stream/a", "/v1/stream/a/session"] {
+            assert_eq!(refusal_of(path), None, "{path}");
+        }
+        for path in ["/v1/p/stream/session/s", "/v1/stream/sessio%6E/s", "/v1/p/stream/__ds/x"] {
+            let code = refusal_of(path).map(|error| error.code);
+            assert_eq!(code, Some(ErrorCode::Reserved), "{path}");
+        }
+    }
 }

@@ -33,7 +33,7 @@ impl Page {
         let pieces = match usize::try_from(length) {
             Ok(0) | Err(_) => VecDeque::new(),
             // One frame, whatever is in it: nothing has to be looked at.
-            Ok(length) if length <= slice => VecDeque::from([0..length as u64]),
+            Ok(length) if length <= slice => std::iter::once(0..length as u64).collect(),
             Ok(_) if is_json => split_messages(&bytes.to_vec(), slice).map(wide).collect(),
             Ok(length) => slices(length, slice).map(wide).collect(),
         };
