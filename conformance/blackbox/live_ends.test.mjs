@@ -20,6 +20,7 @@ import {
 import { KINDS } from "./cold.mjs";
 import { EventReader, expectOrderly } from "./event_reader.mjs";
 import { Host } from "./host.mjs";
+import { open, requestHead } from "./raw_socket.mjs";
 import { SocketReader, expectOrderlySocket } from "./ws_client.mjs";
 
 const longPoll = (url, offset) => read(url, offset, { live: "long-poll" });
@@ -166,6 +167,26 @@ test("a sliding lifetime slides while a socket is attached", { timeout: 30_000 }
 });
 
 describe("an SSE response that is recycled", () => {
+  test("in the middle of a catch-up that is read slowly ends in good order", async () => {
+    const message = JSON.stringify("m".repeat(99_000));
+    const { url } = await stream(`[${Array(40).fill(message)}]`, { server: brief.url });
+    for (let n = 0; n < 4; n += 1) await appended(url, `[${Array(40).fill(message)}]`);
+    const socket = await open(brief.url);
+    const target = `${new URL(url).pathname}?offset=-1&live=sse`;
+    socket.write(requestHead("GET", target, { connection: "close" }));
+    const began = performance.now();
+    const chunks = [];
+    for await (const chunk of socket) {
+      chunks.push(chunk);
+      await sleep(25);
+    }
+    expect(performance.now() - began, "until its end").toBeLessThan(15_000);
+    const answer = Buffer.concat(chunks).toString("latin1");
+    expect(answer.endsWith("\r\n0\r\n\r\n"), "the body is whole").toBe(true);
+    const last = answer.slice(answer.lastIndexOf("event: "));
+    expect(last).toMatch(/^event: control\ndata: ?\{"streamNextOffset":"\d{16}_\d{16}"/);
+  });
+
   test.each(Object.keys(KINDS))("of %s ends with a control event that resumes", async (name) => {
     const kind = KINDS[name];
     const { url } = await stream(undefined, { server: brief.url, type: kind.type });

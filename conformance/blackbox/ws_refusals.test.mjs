@@ -231,6 +231,20 @@ describe("limits:", () => {
     await socket.close();
   });
 
+  test("refused appends among those held back are answered in their turn as well", async () => {
+    const { url, socket } = await attached(JSON_TYPE, { server: narrow.url });
+    const isGood = (n) => n % 10 < 3;
+    const numbers = [...Array(300).keys()];
+    const append = (n) => socket.append(isGood(n) ? { payload: n } : { payload: n, close: "no" });
+    const answers = await Promise.all(numbers.map(append));
+    for (const [n, { ack, nack }] of answers.entries()) {
+      if (isGood(n)) expect(ack).toBeDefined();
+      else expect(nack.error.code).toBe("INVALID_APPEND");
+    }
+    expect(await readMessages(url)).toEqual(numbers.filter(isGood));
+    await socket.close();
+  });
+
   test("more than 8 MiB of unanswered appends end the socket, and a prefix is stored", async () => {
     const { url, socket } = await attached(TEXT_TYPE, { server: narrow.url });
     const witness = await SocketReader.open(url, "-1");

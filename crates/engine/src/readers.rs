@@ -246,7 +246,8 @@ impl<O: Outlet> Readers<O> {
     pub fn attach(&mut self, attach: Attach<O>) -> u64 {
         self.last_id = self.last_id.wrapping_add(1);
         let Attach { outlet, kind, from, granted, until, greeted } = attach;
-        let noted = Some(from).filter(|_| !greeted);
+        // A long-poll begins at the tail.
+        let noted = Some(from).filter(|_| kind != Kind::LongPoll);
         let needs = Needs::Turn;
         let reader = Reader { outlet, kind, sent: from, granted, until, noted, needs, greeted };
         reader.outlet.note(&reader.as_note(self.last_id));

@@ -62,7 +62,7 @@ pub(crate) async fn serve(
             Some(Arrival::Frame(head, bytes)) => answer(head, bytes, &socket.content_type, query),
             // Whether it is gone, held for its forks or another one by now, the object says.
             Some(Arrival::Gone | Arrival::Ended) => {
-                url = from_tail(&url, &socket);
+                url = from_tail(&url, &socket, query);
                 continue;
             }
         };
@@ -75,10 +75,13 @@ pub(crate) async fn serve(
 }
 
 /// The same wait, taken up where the reader stands: `now` would be another place by now.
-fn from_tail(url: &str, socket: &Socket) -> String {
+fn from_tail(url: &str, socket: &Socket, query: &ReadQuery) -> String {
     let (origin, path, _) = split_url(url);
+    let is_number = |text: &&String| text.bytes().all(|byte| byte.is_ascii_digit());
+    let cursor = query.cursor.as_ref().filter(is_number);
+    let cursor = cursor.map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
     match socket.tail {
-        Some(tail) => format!("{origin}{path}?offset={tail}&live=long-poll"),
+        Some(tail) => format!("{origin}{path}?offset={tail}&live=long-poll{cursor}"),
         None => url.to_owned(),
     }
 }

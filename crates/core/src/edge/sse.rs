@@ -135,8 +135,11 @@ impl Reader {
             if self.ended {
                 return None;
             }
+            if self.until <= js::now() {
+                return self.farewell();
+            }
             match poll_fn(|context| self.poll_event(context)).await {
-                None if self.until <= js::now() => return self.farewell(),
+                None if self.until <= js::now() => {}
                 None => {
                     let mut comment = Vec::new();
                     sse::comment(&mut comment);

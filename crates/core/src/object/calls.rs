@@ -9,6 +9,7 @@ use std::rc::Rc;
 use engine::append::{Append, Appended};
 use engine::log::Blob;
 use protocol::error::ApiError;
+use protocol::live::CLOSE_RECYCLED;
 use protocol::live::calls::{self, Answer, Answers, Call};
 use protocol::offset::Generation;
 use wasm_bindgen::JsValue;
@@ -94,8 +95,10 @@ impl Inner {
         bytes: &[u8],
         message: &JsBytes,
     ) {
-        // The socket of a reader that was sent away is closing; its edge knows what that means.
+        // The socket of a reader that was sent away is closing. Should it not be, its edge learns now
+        // that nothing of this was stored.
         if !self.is_attached(reader) {
+            let _ = socket.close(Some(CLOSE_RECYCLED), Some("connect again"));
             return;
         }
         let calls = match calls::decode(bytes) {

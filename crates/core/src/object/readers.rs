@@ -327,7 +327,10 @@ impl Inner {
     /// A message of the edge: a grant, or the appends of a WebSocket client.
     pub(crate) fn on_message(self: &Rc<Self>, socket: WebSocket, message: &JsValue) {
         // Loads the stream, and with it the readers, if the object has slept.
-        let _ = self.with_stream(|_| ());
+        if self.with_stream(|_| ()).is_err() {
+            // What the message asks for would be lost: the edge has to come again.
+            return Socket(socket).close(Ending::Again);
+        }
         let Some(buffer) = message.dyn_ref::<js_sys::ArrayBuffer>() else { return };
         let message = JsBytes::new(js_sys::Uint8Array::new(buffer));
         let Some(note) = note_of(&socket) else { return };

@@ -15,7 +15,8 @@ use protocol::ws::{AppendFrame, AppendId, server};
 /// Batches that the object has and has not answered. While it stores one, the next one fills up.
 const BATCHES_IN_FLIGHT_MAX: u64 = 1;
 
-/// Bytes of a batch from which on another one is begun.
+/// Bytes of a batch; a larger append is a batch of its own. The platform's sockets are only known to
+/// take messages of a megabyte.
 const BATCH_BYTES: usize = 256 << 10;
 
 /// Appends of a batch from which on it waits for no more.
@@ -106,6 +107,11 @@ impl Calls {
         Ok(())
     }
 
+    /// Whether an append that has waited has room now.
+    pub(super) fn has_released(&self) -> bool {
+        !self.held.is_empty() && self.is_below_max()
+    }
+
     /// The text of an append that has waited, if there is room for it now.
     pub(super) fn release(&mut self) -> Option<String> {
         if !self.is_below_max() {
@@ -130,6 +136,9 @@ impl Calls {
                 let message = format!("The body is larger than {} bytes.", self.body_bytes_max);
                 return Err(ApiError::new(ErrorCode::BodyTooLarge, message));
             }
+            if self.batch.len().saturating_add(body.len()) > BATCH_BYTES {
+                self.seal();
+            }
             let (producer, seq, close) = (request.producer, request.seq, request.close);
             encode(&mut self.batch, &Call { body: &body, producer, seq, close });
             Ok(())
@@ -139,9 +148,6 @@ impl Calls {
                 self.take_bytes(bytes)?;
                 self.gathered += 1;
                 self.is_pipelined |= self.in_flight > 0;
-                if self.batch.len() >= BATCH_BYTES {
-                    self.seal();
-                }
                 self.unanswered.push_back(Unanswered::Sent { id, bytes });
             }
             Err(error) => {

@@ -2,6 +2,9 @@
 
 use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedReceiver, unbounded};
+use protocol::limits::WS_UNACKED_BYTES_MAX;
+use std::cell::Cell;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use wasm_bindgen::prelude::*;
 use worker::WebSocket;
@@ -30,14 +33,32 @@ pub(super) enum Event {
     TooLarge,
     /// It closed the socket.
     Closed,
+    /// It has sent more than is kept while nobody could look at it.
+    Overflow,
     /// The connection broke.
     Broken,
+}
+
+/// Bytes of messages that nobody has looked at yet.
+type Backlog = Rc<Cell<u64>>;
+
+impl Event {
+    /// What it counts for in the backlog: small messages cost more than their text.
+    fn bytes(&self) -> u64 {
+        const LEAST: u64 = 64;
+        match self {
+            Self::Text(text) => LEAST.saturating_add(text.len() as u64),
+            Self::Binary | Self::TooLarge => LEAST,
+            Self::Closed | Self::Overflow | Self::Broken => 0,
+        }
+    }
 }
 
 /// A connected client.
 pub(super) struct Client {
     socket: WebSocket,
     events: UnboundedReceiver<Event>,
+    backlog: Backlog,
     _listeners: Listeners,
 }
 
@@ -45,11 +66,19 @@ impl Client {
     /// Accepts the server's end of a socket.
     pub(super) fn accept(socket: WebSocket, message_bytes_max: u64) -> Result<Self, JsValue> {
         let (sender, events) = unbounded();
+        let backlog = Backlog::default();
+        let backlog_max = WS_UNACKED_BYTES_MAX.saturating_add(message_bytes_max);
         let on_message = {
-            let sender = sender.clone();
+            let (sender, backlog) = (sender.clone(), Rc::clone(&backlog));
             move |event: JsValue| {
+                if backlog.get() > backlog_max {
+                    return;
+                }
+                let event = event_of(&event, message_bytes_max);
+                backlog.set(backlog.get().saturating_add(event.bytes()));
+                let is_over = backlog.get() > backlog_max;
                 // A receiver that is gone means that nobody reads any more.
-                let _ = sender.unbounded_send(event_of(&event, message_bytes_max));
+                let _ = sender.unbounded_send(if is_over { Event::Overflow } else { event });
             }
         };
         let on_end = move |event: JsValue| {
@@ -60,12 +89,16 @@ impl Client {
             });
         };
         let listeners = Listeners::accept(&socket, on_message, on_end)?;
-        Ok(Self { socket, events, _listeners: listeners })
+        Ok(Self { socket, events, backlog, _listeners: listeners })
     }
 
     /// The next thing that the client does.
     pub(super) fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Event> {
-        self.events.poll_next_unpin(context).map(|event| event.unwrap_or(Event::Broken))
+        self.events.poll_next_unpin(context).map(|event| {
+            let event = event.unwrap_or(Event::Broken);
+            self.backlog.set(self.backlog.get().saturating_sub(event.bytes()));
+            event
+        })
     }
 
     /// Whether the runtime tells how full the send buffer is.

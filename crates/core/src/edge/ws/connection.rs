@@ -58,6 +58,15 @@ pub(super) struct Opening {
     pub(super) limits: Limits,
 }
 
+/// A reader that was attached for so long did not fail at once.
+const STEADY_MS: u64 = 10_000;
+
+/// When a reader is attached anew: by then the object takes its old place for free.
+const REATTACH_MS: u64 = WS_ATTACH_MS + 1_000;
+
+/// How long a reader that should be attached anew waits for the answers to its appends.
+const REATTACH_PAUSE_MS: u64 = 1_000;
+
 /// How long a batch waits for more appends of a client that sends ahead.
 const LINGER_MS: u64 = 0;
 
@@ -68,8 +77,11 @@ pub(super) struct Connection {
     id: String,
     client: Client,
     reader: Box<Socket>,
-    /// When the object stops to expect the reader.
+    /// Since when the reader is attached, and when it is to be attached anew.
+    reader_since: UnixMillis,
     reader_until: UnixMillis,
+    /// The life that is read has ended; what was sent of it before is still delivered.
+    is_detached: bool,
     reconnects: u32,
     follower: Follower,
     page: Option<Page>,
@@ -153,7 +165,9 @@ impl Connection {
         let limits = &opening.limits;
         let connection = Self {
             id: format!("{:08x}{:08x}", js::random(), js::random()),
-            reader_until: js::now().saturating_add_ms(WS_ATTACH_MS),
+            reader_since: js::now(),
+            reader_until: js::now().saturating_add_ms(REATTACH_MS),
+            is_detached: false,
             reconnects: 0,
             follower: Follower::at(reader.start),
             page: None,
@@ -204,6 +218,10 @@ impl Connection {
         self.look_at_buffer()?;
         self.send_calls()?;
         self.send_page();
+        // What the client does not take now, it is not waited for.
+        if self.is_detached && (self.page.is_some() || self.is_finished) {
+            return Err(Ending::gone());
+        }
         if self.is_finished && self.calls.is_idle() {
             return Err(Ending::new(CLOSE_NORMAL, "the stream is closed"));
         }
@@ -248,11 +266,17 @@ impl Connection {
         if self.calls.is_idle() || self.is_full() || !self.has_buffer() {
             return Ok(());
         }
-        while let Some(text) = self.calls.release() {
-            self.add_append(&text)?;
+        // Appends that are refused here make room for others at once.
+        loop {
+            while let Some(text) = self.calls.release() {
+                self.add_append(&text)?;
+            }
+            let client = &self.client;
+            self.calls.tell_refused(&mut |frame| client.send(frame));
+            if !self.calls.has_released() {
+                break;
+            }
         }
-        let client = &self.client;
-        self.calls.tell_refused(&mut |frame| client.send(frame));
         if self.calls.lingers() && !self.has_lingered {
             return Ok(());
         }
@@ -304,7 +328,9 @@ impl Connection {
 
     fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Event> {
         // Answers first: what a client has sent ahead is bounded by them.
-        if let Poll::Ready(answers) = self.reader.poll_answers(context) {
+        if !self.is_detached
+            && let Poll::Ready(answers) = self.reader.poll_answers(context)
+        {
             return Poll::Ready(answers.map_or(Event::Detached, Event::Answers));
         }
         if let Poll::Ready(event) = self.client.poll_event(context) {
@@ -358,6 +384,10 @@ impl Connection {
             Event::Arrival(Arrival::Frame(head, bytes)) => match self.follower.take(&head) {
                 Arrived::Fresh { repeated } => {
                     self.reconnects = 0;
+                    if self.follower.next() != Some(head.next_offset()) {
+                        // It lies before where the client stands: nothing to tell.
+                        return Ok(());
+                    }
                     let is_json = self.reader.content_type.is_json();
                     self.page = Some(Page::new(head, &bytes, repeated, is_json));
                     Ok(())
@@ -365,25 +395,23 @@ impl Connection {
                 Arrived::Gap => self.reconnect().await,
             },
             Event::Arrival(Arrival::Gone) => Err(Ending::gone()),
-            Event::Arrival(Arrival::Ended) | Event::Detached => {
-                if self.reader.is_gone() {
-                    return Err(Ending::gone());
-                }
-                self.reconnect().await
+            Event::Detached if self.reader.is_gone() => {
+                self.is_detached = true;
+                Ok(())
             }
+            Event::Arrival(Arrival::Ended) if self.reader.is_gone() => Err(Ending::gone()),
+            Event::Arrival(Arrival::Ended) | Event::Detached => self.reconnect().await,
             Event::Answers(answers) => {
                 let client = &self.client;
                 self.calls.answered(&answers, &mut |frame| client.send(frame));
                 Ok(())
             }
-            Event::Time => {
-                let is_over = self.reader_until <= js::now();
-                if is_over && !self.calls.has_unanswered() {
-                    self.reconnect().await
-                } else {
-                    Ok(())
-                }
+            Event::Time if self.reader_until > js::now() => Ok(()),
+            Event::Time if self.calls.has_unanswered() => {
+                self.reader_until = js::now().saturating_add_ms(REATTACH_PAUSE_MS);
+                Ok(())
             }
+            Event::Time => self.reconnect().await,
         }
     }
 
@@ -401,6 +429,10 @@ impl Connection {
                 Err(Ending::error(ApiError::new(ErrorCode::MessageTooLarge, message)))
             }
             client::Event::Closed => Err(Ending::new(CLOSE_NORMAL, "the client closed")),
+            client::Event::Overflow => {
+                let message = "More appends wait for their answers than can be kept.";
+                Err(Ending::error(ApiError::new(ErrorCode::TooManyUnacked, message)))
+            }
             client::Event::Broken => Err(Ending::new(CLOSE_NORMAL, "the connection broke")),
         }
     }
@@ -451,6 +483,9 @@ impl Connection {
         }
         let Some(next) = self.follower.next() else { return Err(Ending::failed()) };
         let failure = self.reader.failure().cloned();
+        if js::now().saturating_since_ms(self.reader_since) > STEADY_MS {
+            self.reconnects = 0;
+        }
         self.reconnects += 1;
         if self.reconnects > RECONNECTS_MAX {
             return Err(failure.map_or_else(Ending::failed, Ending::error));
@@ -461,7 +496,8 @@ impl Connection {
         match attached.map_err(|failure| Ending::error(failure.error))? {
             Attached::Reader(reader) => {
                 self.reader = reader;
-                self.reader_until = js::now().saturating_add_ms(WS_ATTACH_MS);
+                self.reader_since = js::now();
+                self.reader_until = self.reader_since.saturating_add_ms(REATTACH_MS);
                 Ok(())
             }
             // The path has no stream any more, or another one: the offset is not its own.
