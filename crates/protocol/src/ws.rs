@@ -1,6 +1,6 @@
 //! The frames of a WebSocket between a client and the service, as docs/live.md lists them.
 //!
-//! [`ClientFrame`] is what a client sends, parsed; [`server`] prints what it gets; [`slices`] cuts
+//! [`ClientFrame`] is what a client sends, parsed; [`server`] prints what it gets; [`mod@slices`] cuts
 //! a read of the log into the payloads of data frames.
 //!
 //! **Invariants.** The payload of an append stays the text that the client sent: it is never built
