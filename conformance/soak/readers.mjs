@@ -8,7 +8,8 @@
 // frame more than they granted; in the end all reach the tail. The memory of the process that
 // serves stays flat and within what readers may cost. Readers that stop reading may be sent away;
 // they hurt nobody else. `--large` says how often there is an append of more than a megabyte, 0 for
-// never; both flags help to find what a failure comes from. The seed makes the same decisions; when
+// never: by default 15 s, and longer for many readers, since each such append is a megabyte for
+// every reader of its stream. Both flags help to find what a failure comes from. The seed makes the same decisions; when
 // they are taken is up to the clock.
 //
 // Exit code: 0 when everything holds, 1 when not, 2 for a bad flag.
@@ -57,11 +58,12 @@ function parseFlags(args) {
     seconds: { type: "string", default: "600" },
     seed: { type: "string", default: "1" },
     stalled: { type: "string", default: "5" },
-    large: { type: "string", default: "15" },
+    large: { type: "string" },
     modes: { type: "string", default: Object.keys(MODES).join(",") },
   };
   try {
     const { values } = parseArgs({ args, options });
+    values.large ??= String(Math.max(15, Math.ceil(values.readers / 20)));
     const number = (name) => {
       if (!/^\d+$/.test(values[name])) throw new Error(`--${name} is no number`);
       return Number(values[name]);

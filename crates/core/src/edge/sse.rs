@@ -38,7 +38,7 @@ use crate::respond::{Body, Failure, Reply, internal};
 const RECONNECTS_MAX: u32 = 3;
 
 /// How long what was written last may take, past the end of a response.
-const FAREWELL_MS: u64 = 10_000;
+const FAREWELL_MS: u64 = 30_000;
 
 /// One SSE connection.
 struct Reader {
@@ -108,12 +108,17 @@ impl Reader {
     /// Writes events until the response ends or its client has left.
     async fn run(mut self, sink: Sink) {
         let lifetime_ms = self.until.saturating_since_ms(js::now());
-        let mut patience = Delay::from(Duration::from_millis(lifetime_ms + FAREWELL_MS)).fuse();
+        let after = |ms| Delay::from(Duration::from_millis(ms)).fuse();
+        let (mut lifetime, mut patience) = (after(lifetime_ms), after(lifetime_ms + FAREWELL_MS));
         while let Some(chunk) = self.next_chunk().await {
             let mut written = sink.write(chunk).boxed_local().fuse();
-            let is_taken = select_biased! {
-                is_taken = written => is_taken,
-                () = patience => false,
+            let is_taken = loop {
+                select_biased! {
+                    is_taken = written => break is_taken,
+                    // The client is slow; its place at the stream is free from now on.
+                    () = lifetime => self.socket.close(),
+                    () = patience => break false,
+                }
             };
             // The client has left, or takes nothing.
             if !is_taken {

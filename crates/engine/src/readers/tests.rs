@@ -216,6 +216,13 @@ fn notes_resume_readers_in_another_memory() {
     assert_eq!((restored.len(), following.0.borrow().closed), (0, Some(Ending::Gone)));
 }
 
+/// What an object keeps for an idle reader besides the platform's socket and its attachment.
+#[test]
+fn an_idle_reader_costs_next_to_nothing() {
+    let entry = size_of::<(u64, Reader<Socket>)>() + size_of::<u64>();
+    assert!(entry <= 128, "{entry} bytes");
+}
+
 /// What happens to the map.
 #[derive(Clone, Debug)]
 enum Step {
