@@ -90,6 +90,7 @@ fn run(args: &Args) -> Result<()> {
     };
     let mut outcomes: Vec<Outcome> = Vec::new();
     let mut peaks = Peaks::default();
+    let mut failed = Vec::new();
     for (name, scenario) in chosen {
         eprintln!("{name}");
         // Fresh hosts: no scenario inherits another's memory, and no disk fills up.
@@ -102,14 +103,23 @@ fn run(args: &Args) -> Result<()> {
             settings,
             peaks,
         };
-        let measured = scenario(&bench, name).with_context(|| (*name).to_owned());
-        outcomes.extend(measured.inspect_err(|_| eprintln!("{}", bench.logs()))?);
+        match scenario(&bench, name) {
+            Ok(measured) => outcomes.extend(measured),
+            // The others still have something to tell.
+            Err(error) => {
+                eprintln!("{}bench: {name}: {error:#}", bench.logs());
+                failed.push(name);
+            }
+        }
         peaks = bench.peaks_now();
     }
     println!("{}", report::table(&outcomes));
     if let Some(path) = &args.json {
         let text = report::json(&outcomes)?;
         std::fs::write(path, text).with_context(|| path.display().to_string())?;
+    }
+    if !failed.is_empty() {
+        bail!("not measured: {}", failed.join(", "));
     }
     Ok(())
 }
