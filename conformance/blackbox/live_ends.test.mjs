@@ -170,7 +170,7 @@ describe("an SSE response that is recycled", () => {
   test("in the middle of a catch-up that is read slowly ends in good order", async () => {
     const message = JSON.stringify("m".repeat(99_000));
     const { url } = await stream(`[${Array(40).fill(message)}]`, { server: brief.url });
-    for (let n = 0; n < 4; n += 1) await appended(url, `[${Array(40).fill(message)}]`);
+    for (let n = 0; n < 9; n += 1) await appended(url, `[${Array(40).fill(message)}]`);
     const socket = await open(brief.url);
     const target = `${new URL(url).pathname}?offset=-1&live=sse`;
     socket.write(requestHead("GET", target, { connection: "close" }));
@@ -183,6 +183,7 @@ describe("an SSE response that is recycled", () => {
     expect(performance.now() - began, "until its end").toBeLessThan(15_000);
     const answer = Buffer.concat(chunks).toString("latin1");
     expect(answer.endsWith("\r\n0\r\n\r\n"), "the body is whole").toBe(true);
+    expect(answer.length, "ended at its time, not at the tail").toBeLessThan(300 * message.length);
     const last = answer.slice(answer.lastIndexOf("event: "));
     expect(last).toMatch(/^event: control\ndata: ?\{"streamNextOffset":"\d{16}_\d{16}"/);
   });
