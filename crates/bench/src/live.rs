@@ -42,6 +42,11 @@ const WARM_UP_WRITES: u64 = 1;
 const ATTACHING_MAX: usize = 250;
 /// Connections that may be closed before the server counts as broken.
 const RECONNECTS_MAX: u64 = 10_000;
+/// Part of its files that a server may keep open of those it opened for readers, once they have
+/// left: databases and pipes come and go.
+const FILES_KEPT: usize = 256;
+/// How often the server is made to look whether its readers are still there.
+const LEAVE_WRITES_MAX: usize = 20;
 /// What is written is text, so that no mode encodes it.
 pub(crate) const TEXT: &str = "content-type: text/plain\r\n";
 
@@ -352,6 +357,24 @@ impl Audience {
         measured.elapsed = opens.elapsed();
         measured.server_cpu = Some(cpu().saturating_sub(cpu_before));
         Ok(measured)
+    }
+
+    /// Closes the readers' connections and waits until the server has noticed: it has
+    /// `files_before` open files again. It looks at a reader only when it writes to it, and until
+    /// then each one costs it two files. Those of two rounds are more than a process may have.
+    pub(crate) fn leave(mut self, server: u32, files_before: Option<usize>) -> Result<()> {
+        let Some(before) = files_before else { return Ok(()) };
+        self.readers.clear();
+        self.complete = 0;
+        for _ in 0..LEAVE_WRITES_MAX {
+            let open = system::open_files(server).unwrap_or_default();
+            if open <= before + FILES_KEPT {
+                return Ok(());
+            }
+            self.deliver()?;
+            self.idle(Duration::from_secs(1))?;
+        }
+        bail!("the server does not notice that its readers have left");
     }
 
     /// One write: when it was sent, and when the last reader had it.

@@ -55,6 +55,11 @@ pub(crate) fn resident_memory(id: u32) -> Option<u64> {
     status_bytes(id, "VmRSS:")
 }
 
+/// Files, sockets among them, that a process has open.
+pub(crate) fn open_files(id: u32) -> Option<usize> {
+    Some(fs::read_dir(format!("/proc/{id}/fd")).ok()?.count())
+}
+
 fn status_bytes(id: u32, key: &str) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;

@@ -16,6 +16,7 @@ use crate::live::{Audience, Mode, Source, TEXT};
 use crate::load::Measured;
 use crate::report::{Outcome, Target};
 use crate::rounds::{Settings, interleave};
+use crate::system;
 
 /// An SSE response outlives the longest round.
 pub(super) const LONG_SSE: &str = "SSE_LIFETIME_MS=600000";
@@ -46,8 +47,11 @@ pub(super) fn latency(
         ..bench.settings
     };
     let measure = |host: &Host, source: Source| -> Result<Measured> {
+        let files = system::open_files(host.workerd());
         let mut audience = Audience::attach(host.port(), mode, readers, source)?;
-        audience.measure(writes, host.workerd())
+        let measured = audience.measure(writes, host.workerd())?;
+        audience.leave(host.workerd(), files)?;
+        Ok(measured)
     };
     let ours = |round| {
         let source = stream(&host, &format!("{name}-{round}"))?;
