@@ -26,6 +26,7 @@ pub mod name;
 pub mod offset;
 pub mod percent;
 pub mod producer;
+pub mod routes;
 pub mod sse;
 pub mod time;
 pub mod ws;

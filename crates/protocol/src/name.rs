@@ -220,6 +220,25 @@ pub enum Route {
         /// The project.
         project: Project,
     },
+    /// `/v1/{project}/config`: the project's record in the registry.
+    Config {
+        /// The project.
+        project: Project,
+    },
+    /// `/v1/{project}/config/secrets`: its signing secrets.
+    Secrets {
+        /// The project.
+        project: Project,
+    },
+    /// `/v1/{project}/config/secrets/{id}`: one of them.
+    Secret {
+        /// The project.
+        project: Project,
+        /// What stands for the secret; unchecked.
+        id: Box<str>,
+    },
+    /// `/openapi.json`.
+    OpenApi,
     /// Anything else.
     NotFound,
 }
@@ -234,18 +253,18 @@ impl Route {
         if raw_path.len() > URL_PATH_BYTES_MAX {
             return Err(NameError::UrlTooLong);
         }
-        if raw_path == "/health" {
-            return Ok(Route::Health);
+        let versioned = raw_path.strip_prefix("/v1/");
+        match (raw_path, versioned.map(split_segment)) {
+            ("/health", _) => return Ok(Route::Health),
+            ("/openapi.json", _) => return Ok(Route::OpenApi),
+            (_, Some((project, Some(rest)))) if project != STREAM_SEGMENT => {
+                if let Some(route) = Route::parse_project(project, rest)? {
+                    return Ok(route);
+                }
+            }
+            _ => {}
         }
-        let reconciled =
-            raw_path.strip_prefix("/v1/").and_then(|rest| rest.strip_suffix("/reconcile"));
-        if let Some(project) =
-            reconciled.filter(|project| *project != "stream" && !project.contains('/'))
-        {
-            return Ok(Route::Reconcile { project: Project::parse(project)? });
-        }
-        let Some((project, encoded_path)) = raw_path.strip_prefix("/v1/").and_then(split_root)
-        else {
+        let Some((project, encoded_path)) = versioned.and_then(split_root) else {
             return Ok(Route::NotFound);
         };
         let project = match project {
@@ -258,6 +277,35 @@ impl Route {
         let path = StreamPath::decode(encoded_path)?;
         let reserved = path.reserved();
         Ok(Route::Stream { name: StreamName { project, path }, reserved })
+    }
+
+    /// Reads what follows `/v1/{project}/`, if it names a resource of the project itself.
+    fn parse_project(project: &str, rest: &str) -> Result<Option<Route>, NameError> {
+        let secret = rest.strip_prefix("config/secrets/").filter(|id| !id.contains('/'));
+        if !matches!(rest, "reconcile" | "config" | "config/secrets") && secret.is_none() {
+            return Ok(None);
+        }
+        let project = Project::parse(project)?;
+        Ok(Some(match (rest, secret) {
+            ("reconcile", _) => Route::Reconcile { project },
+            ("config", _) => Route::Config { project },
+            (_, Some(id)) => Route::Secret { project, id: id.into() },
+            _ => Route::Secrets { project },
+        }))
+    }
+
+    /// The project that the path names, if it names one.
+    #[must_use]
+    pub fn project(&self) -> Option<&Project> {
+        match self {
+            Route::Stream { name, .. } => Some(&name.project),
+            Route::ProjectRoot { project }
+            | Route::Reconcile { project }
+            | Route::Config { project }
+            | Route::Secrets { project }
+            | Route::Secret { project, .. } => Some(project),
+            Route::Health | Route::OpenApi | Route::NotFound => None,
+        }
     }
 }
 
