@@ -76,6 +76,36 @@ error_codes! {
     MethodNotAllowed "METHOD_NOT_ALLOWED" 405
         "The resource does not know this method."
         "Use one of the methods in the `Allow` header."
+    Unauthorized "UNAUTHORIZED" 401
+        "The token is missing, malformed, expired or forged, or the project is unknown."
+        "Send `Authorization: Bearer` with a token that a secret of the project signed."
+    Forbidden "FORBIDDEN" 403
+        "The token is for another project, has too small a scope, or does not cover the stream."
+        "Ask whoever signs your tokens for one that allows the request."
+    InvalidBody "INVALID_BODY" 400
+        "The body is not JSON, or a field is unknown, repeated, missing or not allowed."
+        "Compare `details.field` with the API documentation."
+    ProjectNotFound "PROJECT_NOT_FOUND" 404
+        "No project has this name."
+        "Create the project, or look at its name."
+    ProjectExists "PROJECT_EXISTS" 409
+        "A project has this name already."
+        "Change the project that there is, or use another name."
+    SecretNotFound "SECRET_NOT_FOUND" 404
+        "The project has no secret with this id."
+        "Take the id from the project's list of secrets."
+    LastSecret "LAST_SECRET" 409
+        "The secret is the only one of the project: without it nobody could sign a token."
+        "Add another secret first."
+    TooManySecrets "TOO_MANY_SECRETS" 409
+        "The project has as many secrets as are allowed."
+        "Remove a secret that signs no tokens any more."
+    HeadersTooLarge "HEADERS_TOO_LARGE" 431
+        "A request header, or all of them together, are larger than the service takes."
+        "Send fewer or shorter headers."
+    RequestTimeout "REQUEST_TIMEOUT" 408
+        "The body did not arrive in time; nothing was appended."
+        "Send the request again, in smaller parts over a slow connection."
     Reserved "RESERVED" 403
         "The first segment of the path is reserved, and clients may not write there."
         "Choose a path that does not begin with `__ds` or `session`."
@@ -191,8 +221,8 @@ error_codes! {
         "A WebSocket message is larger than the deployment allows."
         "Split it into several appends, or append with POST."
     RateLimited "RATE_LIMITED" 429
-        "A WebSocket client sent more frames in a minute than the deployment allows."
-        "Connect again, and grant credit in fewer, larger steps."
+        "A client sent more requests, or a WebSocket more frames, than the deployment allows in a time."
+        "Wait for the seconds in `Retry-After`; with a WebSocket, connect again and grant larger credit."
     TooManyUnacked "TOO_MANY_UNACKED" 429
         "A WebSocket client sent too many bytes ahead of the answers to its appends."
         "Connect again, and wait for acks before you send more."

@@ -26,9 +26,11 @@ pub mod name;
 pub mod offset;
 pub mod percent;
 pub mod producer;
+pub mod registry;
 pub mod routes;
 pub mod sse;
 pub mod time;
+pub mod token;
 pub mod ws;
 
 mod decimal;

@@ -59,6 +59,37 @@ pub const PRODUCER_ID_BYTES_MAX: usize = 256;
 /// Bytes of a `Stream-Seq`; stored per stream and in row headers.
 pub const STREAM_SEQ_BYTES_MAX: usize = 256;
 
+// Tokens and projects.
+
+/// Bytes of a token. Ours have some 200; requests carry them in a header, and the platform cuts
+/// those at 32 KiB together.
+pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
+
+/// How far the clocks of whoever signs tokens and ours may be apart.
+pub const TOKEN_LEEWAY_MS: u64 = 60_000;
+
+/// Bytes of the pattern of streams in a token: the longest path must have one.
+pub const STREAM_PATTERN_BYTES_MAX: usize = STREAM_PATH_BYTES_MAX;
+
+/// Characters of a signing secret. Fewer than 32 bytes are weaker than the signature that they
+/// make (RFC 7518 §3.2).
+pub const SECRET_BYTES_MIN: usize = 32;
+
+/// Most characters of a signing secret.
+pub const SECRET_BYTES_MAX: usize = 256;
+
+/// Signing secrets of a project. Each is tried on every request; a rotation needs two.
+pub const SECRETS_MAX: usize = 8;
+
+/// CORS origins of a project: they are compared one by one.
+pub const CORS_ORIGINS_MAX: usize = 64;
+
+/// Bytes of a CORS origin: the longest DNS name with scheme and port.
+pub const CORS_ORIGIN_BYTES_MAX: usize = 8 + 253 + 6;
+
+/// Characters of the id of a request.
+pub const REQUEST_ID_BYTES_MAX: usize = 64;
+
 // Bodies.
 
 /// Largest body of a create or an append. A body is held in memory several times over while it is
