@@ -16,11 +16,14 @@ use crate::lifetime::Lifetime;
 use crate::limits::{JSON_DEPTH_MAX, Limits};
 use crate::live::calls::{self, Answers};
 use crate::live::{Frame, Grant, TAG_CALLS};
-use crate::name::{Route, StreamName};
+use crate::name::{Route, StreamName, StreamPath};
 use crate::offset::OffsetParam;
 use crate::producer::Producer;
+use crate::registry::{ChangeProject, CreateProject, ProjectRecord, parse_body};
 use crate::sse;
 use crate::time::{UnixMillis, format_rfc3339, parse_rfc3339};
+use crate::token::{Scope, StreamPattern, sign, verify};
+use crate::trace::{RequestId, TraceParent};
 use crate::ws::{self, AppendBody, ClientFrame};
 
 /// Feeds `data` to every parser of the crate.
@@ -37,6 +40,9 @@ pub fn fuzz_parsers(data: &[u8]) {
     check_events(data);
     check_calls(data);
     check_client_frames(&text);
+    check_claims(&text);
+    check_projects(data);
+    check_traces(&text);
 }
 
 fn check_tokens(text: &str) {
@@ -174,6 +180,36 @@ fn check_client_frames(text: &str) {
     }
 }
 
+fn check_claims(text: &str) {
+    // Whoever has no secret gets nothing in, and a token that is read says what it said.
+    let now = UnixMillis(0);
+    assert!(verify(text, &[b"fuzz".repeat(8)], now).is_err());
+    if let Ok(claims) = verify(text, &[b""], now) {
+        assert_eq!(verify(&sign(&claims, b""), &[b""], now), Ok(claims));
+    }
+    let _ = Scope::parse_list(text);
+    if let (Ok(pattern), Ok(path)) = (StreamPattern::parse(text), StreamPath::from_decoded(text)) {
+        assert!(pattern.matches(&path) || text.contains('?') || text.contains('*'));
+    }
+}
+
+fn check_projects(data: &[u8]) {
+    if let Ok(record) = parse_body::<ProjectRecord>(data) {
+        let again = serde_json::to_vec(&record).unwrap_or_default();
+        assert_eq!(parse_body(&again), Ok(record));
+    }
+    let refused =
+        [parse_body::<CreateProject>(data).err(), parse_body::<ChangeProject>(data).err()];
+    assert!(refused.iter().flatten().all(|error| error.code == ErrorCode::InvalidBody));
+}
+
+fn check_traces(text: &str) {
+    if let Some(parent) = TraceParent::parse(text) {
+        assert_eq!(TraceParent::parse(&parent.to_string()), Some(parent));
+    }
+    assert!(RequestId::parse(text).is_none_or(|id| id.as_str() == text));
+}
+
 fn check_events(data: &[u8]) {
     let (whole, rest) = data.split_at_checked(sse::utf8_cut(data)).unwrap_or_default();
     assert_eq!(whole.len() + rest.len(), data.len());
@@ -252,6 +288,13 @@ mod tests {
                 b"\x02",
                 b"\x01\x00\x00\x00",
                 b"\x02[{\"stored\":{\"count\":1,\"next\":\"n\",\"closed\":false}}",
+                b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+                b"eyJhbGciOiJIUzI1NiJ9.",
+                b"**",
+                b"?",
+                b"{\"corsOrigins\":[\"https://*.a.b:1\"]",
+                b",\"isPublic\":true",
+                b",\"signingSecrets\":[\"0123456789abcdef0123456789abcdef\"]",
                 b"{\"refused\":{\"code\":\"INTERNAL\",\"message\":\"\"}}",
             ])
             .prop_map(<[u8]>::to_vec),

@@ -31,6 +31,7 @@ pub mod routes;
 pub mod sse;
 pub mod time;
 pub mod token;
+pub mod trace;
 pub mod ws;
 
 mod decimal;

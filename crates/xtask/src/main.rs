@@ -12,6 +12,7 @@ mod build;
 mod demo;
 mod deploy;
 mod dev;
+mod docs;
 mod host;
 mod paths;
 mod plug;
@@ -63,6 +64,8 @@ enum Command {
     Soak(soak::Args),
     /// Compare the object store with the streams of a project; changes nothing
     Reconcile(reconcile::Args),
+    /// Write the pages of `docs/` that are made from the code
+    Docs(docs::Args),
     /// Set up, build and deploy to Cloudflare
     Deploy(deploy::Args),
 }
@@ -93,6 +96,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Sim(args) => return sim::run(&paths, &args),
         Command::Soak(args) => return soak::run(&paths, &args),
         Command::Reconcile(args) => return reconcile::run(&args),
+        Command::Docs(args) => docs::run(&paths, &args)?,
         Command::Deploy(args) => deploy::run(&paths, &args)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -37,6 +37,7 @@ const SHOWN_LINES_MAX: usize = 300;
 const STEPS: &[Step] = &[
     Step { name: "fmt", run: checks::fmt },
     Step { name: "deny-deps", run: checks::deny_deps },
+    Step { name: "docs", run: checks::docs },
     Step { name: "clippy", run: checks::clippy },
     Step { name: "unit", run: checks::unit },
     Step { name: "unit-wasm", run: wasm::run },

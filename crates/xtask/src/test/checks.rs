@@ -1,9 +1,9 @@
-//! Steps that need nothing but cargo.
+//! Steps that need nothing but cargo, or not even that.
 
 use anyhow::Result;
 
 use super::{Context, Report};
-use crate::process;
+use crate::{docs, process};
 
 const WASM: &str = "wasm32-unknown-unknown";
 /// Crates that are compiled into the Worker.
@@ -59,6 +59,12 @@ pub(super) fn deny_deps(context: &Context) -> Result<Report> {
         report.add(&Report::single(denied.is_empty(), output));
     }
     Ok(report)
+}
+
+/// The pages that are made from the code are the ones on disk.
+pub(super) fn docs(context: &Context) -> Result<Report> {
+    docs::check(&context.paths)?;
+    Ok(Report::single(true, String::new()))
 }
 
 /// Unit, property and documentation tests of all crates, natively.
