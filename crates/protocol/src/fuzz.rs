@@ -22,7 +22,7 @@ use crate::producer::Producer;
 use crate::registry::{ChangeProject, CreateProject, ProjectRecord, parse_body};
 use crate::sse;
 use crate::time::{UnixMillis, format_rfc3339, parse_rfc3339};
-use crate::token::{Scope, StreamPattern, sign, verify};
+use crate::token::{Claims, Scope, StreamPattern, sign, sign_parts, verify};
 use crate::trace::{RequestId, TraceParent};
 use crate::ws::{self, AppendBody, ClientFrame};
 
@@ -181,12 +181,16 @@ fn check_client_frames(text: &str) {
 }
 
 fn check_claims(text: &str) {
-    // Whoever has no secret gets nothing in, and a token that is read says what it said.
+    // Whoever has no secret gets nothing in, and whoever has one gets in what it signed.
     let now = UnixMillis(0);
     assert!(verify(text, &[b"fuzz".repeat(8)], now).is_err());
-    if let Ok(claims) = verify(text, &[b""], now) {
-        assert_eq!(verify(&sign(&claims, b""), &[b""], now), Ok(claims));
+    let signed = sign_parts(r#"{"alg":"HS256"}"#, text, b"");
+    if let Ok(claims) = verify(&signed, &[b""], now) {
+        let again = verify(&sign(&claims, b""), &[b""], now);
+        let said = |claims: Claims| (claims.project, claims.scope, claims.streams);
+        assert_eq!(again.map(said), Ok(said(claims)));
     }
+    assert!(verify(&sign_parts(text, "{}", b""), &[b""], now).is_err());
     let _ = Scope::parse_list(text);
     if let (Ok(pattern), Ok(path)) = (StreamPattern::parse(text), StreamPath::from_decoded(text)) {
         assert!(pattern.matches(&path) || text.contains('?') || text.contains('*'));
@@ -290,6 +294,9 @@ mod tests {
                 b"\x02[{\"stored\":{\"count\":1,\"next\":\"n\",\"closed\":false}}",
                 b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
                 b"eyJhbGciOiJIUzI1NiJ9.",
+                b"{\"sub\":\"p\",\"scope\":\"read\",\"exp\":",
+                b",\"stream_id\":\"a/**\"",
+                b",\"nbf\":0",
                 b"**",
                 b"?",
                 b"{\"corsOrigins\":[\"https://*.a.b:1\"]",

@@ -215,8 +215,12 @@ pub fn sign(claims: &Claims, secret: &[u8]) -> String {
         let streams = claims.streams.as_ref();
         object.extend(streams.map(|pattern| ("stream_id".to_owned(), pattern.as_str().into())));
     }
-    let encoded = |json: &serde_json::Value| URL_SAFE_NO_PAD.encode(json.to_string());
-    let message = format!("{}.{}", encoded(&header), encoded(&payload));
+    sign_parts(&header.to_string(), &payload.to_string(), secret)
+}
+
+/// A rightly signed token of any header and payload: tests and fuzzing get past the signature.
+pub(crate) fn sign_parts(header: &str, payload: &str, secret: &[u8]) -> String {
+    let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
     let tag = mac(secret, message.as_bytes()).finalize().into_bytes();
     format!("{message}.{}", URL_SAFE_NO_PAD.encode(tag))
 }
