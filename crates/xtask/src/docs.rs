@@ -10,8 +10,13 @@ use anyhow::{Context, Result, bail};
 
 use crate::paths::Paths;
 
-/// Names in `docs/`, and what makes them.
-const PAGES: &[(&str, fn() -> String)] = &[("errors.md", protocol::error::documentation)];
+const PAGES: &[Page] = &[Page { name: "errors.md", make: protocol::error::documentation }];
+
+struct Page {
+    /// In `docs/`.
+    name: &'static str,
+    make: fn() -> String,
+}
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -43,6 +48,6 @@ pub(crate) fn check(paths: &Paths) -> Result<()> {
 
 /// The pages that are missing or differ, as they should be.
 fn stale(paths: &Paths) -> Vec<(PathBuf, String)> {
-    let pages = PAGES.iter().map(|(name, make)| (paths.docs().join(name), make()));
+    let pages = PAGES.iter().map(|page| (paths.docs().join(page.name), (page.make)()));
     pages.filter(|(path, page)| fs::read_to_string(path).ok().as_ref() != Some(page)).collect()
 }
