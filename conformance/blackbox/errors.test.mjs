@@ -32,13 +32,31 @@ const OF_SOCKETS = [
   "RATE_LIMITED",
   "TOO_MANY_UNACKED",
 ];
+// Of projects, tokens and admission: no route answers them yet.
+const NOT_ANSWERED_YET = [
+  "UNAUTHORIZED",
+  "FORBIDDEN",
+  "INVALID_BODY",
+  "PROJECT_NOT_FOUND",
+  "PROJECT_EXISTS",
+  "SECRET_NOT_FOUND",
+  "LAST_SECRET",
+  "TOO_MANY_SECRETS",
+  "HEADERS_TOO_LARGE",
+  "REQUEST_TIMEOUT",
+];
 
 test("every code of the list is here", () => {
   const source = new URL("../../crates/protocol/src/error.rs", import.meta.url);
   const entries = readFileSync(source, "utf8").matchAll(/^ {4}\w+ "([A-Z_]+)" (\d{3})$/gm);
   const listed = new Map([...entries].map(([, code, status]) => [code, Number(status)]));
   expect(listed.size).toBeGreaterThan(35);
-  for (const code of [...UNREACHABLE, ...TESTED_ELSEWHERE, ...OF_SOCKETS]) {
+  for (const code of [
+    ...UNREACHABLE,
+    ...TESTED_ELSEWHERE,
+    ...OF_SOCKETS,
+    ...NOT_ANSWERED_YET,
+  ]) {
     expect(listed.delete(code), code).toBe(true);
   }
   const tested = new Map(Object.entries(ERRORS).map(([code, [status]]) => [code, status]));
