@@ -17,6 +17,7 @@ mod host;
 mod paths;
 mod plug;
 mod process;
+mod project;
 mod reconcile;
 mod setup;
 mod sim;
@@ -62,6 +63,8 @@ enum Command {
     Sim(sim::Args),
     /// Run the long tests: 10,000 seeds, the conformance suite three times, 100 kills, 2,000 readers
     Soak(soak::Args),
+    /// Create a project of a service, rotate its secret, show it, or sign a token for it
+    Project(project::Args),
     /// Compare the object store with the streams of a project; changes nothing
     Reconcile(reconcile::Args),
     /// Write the pages of `docs/` that are made from the code
@@ -97,6 +100,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Soak(args) => return soak::run(&paths, &args),
         Command::Reconcile(args) => return reconcile::run(&args),
         Command::Docs(args) => docs::run(&paths, &args)?,
+        Command::Project(args) => project::run(&args)?,
         Command::Deploy(args) => deploy::run(&paths, &args)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -3,6 +3,8 @@
 //!
 //! An object that no stream knows of costs storage; a segment that is not in the store is lost
 //! data. Either makes the exit code 1.
+//!
+//! Where tokens are asked for, the variable `TOKEN` has one of the project with scope `manage`.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -21,6 +23,7 @@ const SHOWN_CHARS_MAX: usize = 200;
 /// States of an object, in the order of its life.
 const STATES: [&str; 4] = ["intended", "referenced", "marked", ORPHANED];
 const ORPHANED: &str = "orphaned";
+const TOKEN: &str = "TOKEN";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -38,13 +41,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let route = format!("{}/v1/{}/reconcile", args.url.trim_end_matches('/'), args.project);
     let agent: Agent = Agent::config_builder()
         .http_status_as_error(false)
+        .max_redirects(0)
         .timeout_global(Some(PAGE_TIMEOUT))
         .build()
         .into();
+    let token = std::env::var(TOKEN).ok().filter(|token| !token.is_empty());
     let mut report = Report::default();
     let mut after = None;
     loop {
-        let page = ask(&agent, &route, after.as_deref())?;
+        let page = ask(&agent, &route, token.as_deref(), after.as_deref())?;
         let next = report.add(&page).with_context(|| bad(&route, &page.to_string()))?;
         let Some(next) = next else { break };
         // Pages go forward, or this would never end.
@@ -59,8 +64,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// One page of the route.
-fn ask(agent: &Agent, route: &str, after: Option<&str>) -> Result<Value> {
+fn ask(agent: &Agent, route: &str, token: Option<&str>, after: Option<&str>) -> Result<Value> {
     let mut request = agent.get(route).query("limit", PAGE);
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
     if let Some(after) = after {
         request = request.query("after", after);
     }
