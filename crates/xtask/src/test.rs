@@ -12,6 +12,7 @@ mod contracts;
 mod demo;
 mod deploy_dry_run;
 mod local_host;
+mod operators_tables;
 mod soak_kill;
 mod soak_readers;
 mod vitest;

@@ -1,9 +1,10 @@
 //! Step `deploy-dry-run`: wrangler accepts the configuration of every environment and collects
-//! the modules of the built Worker. Needs neither a network nor a login.
+//! the modules of the built Worker, and operators are told of all that is configured there. Needs
+//! neither a network nor a login.
 
 use anyhow::Result;
 
-use super::{Context, Report};
+use super::{Context, Report, operators_tables};
 use crate::process;
 
 /// The empty name is the top level of wrangler.jsonc.
@@ -11,8 +12,8 @@ const ENVIRONMENTS: [&str; 3] = ["", "staging", "production"];
 const MODULES: [&str; 2] = ["index.js", "index_bg.wasm"];
 
 pub(super) fn run(context: &Context) -> Result<Report> {
+    let mut report = operators_tables::run(context)?;
     context.worker()?;
-    let mut report = Report::default();
     for name in ENVIRONMENTS {
         report.add(&dry_run(context, name)?);
     }
