@@ -47,6 +47,7 @@ pub mod read;
 pub mod readers;
 pub mod rotate;
 pub mod segments;
+pub mod stats;
 mod stream;
 pub mod sums;
 

@@ -181,6 +181,19 @@ pub struct ProducerState {
     pub seq: Seq,
 }
 
+/// How many rows the tables have of one life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Extents.
+    pub extents: u64,
+    /// Segments, shared ones included.
+    pub segments: u64,
+    /// Producers as of the checkpoint.
+    pub producers: u64,
+    /// Forks that reference the life.
+    pub forks: u64,
+}
+
 /// What the alarm has to see to. One alarm serves all kinds: it is set to the earliest due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Duty {
@@ -462,6 +475,12 @@ pub trait Log {
     /// # Errors
     /// See [`Log::tombstone`].
     fn forks_of(&self, source: Generation, limit: u32) -> Result<u32, LogError>;
+
+    /// How many rows the life has, whose keys are in the range; each number counts up to `limit`.
+    ///
+    /// # Errors
+    /// See [`Log::tombstone`].
+    fn counts(&self, life: Generation, keys: Range<Key>, limit: u32) -> Result<Counts, LogError>;
 
     /// The highest fork point of the life.
     ///

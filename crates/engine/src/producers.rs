@@ -96,6 +96,23 @@ impl Producers {
         self.dirty.len()
     }
 
+    /// Number of producers that the table does not have yet; `table` is asked whether it has one
+    /// when memory does not know.
+    pub(crate) fn unwritten<E>(
+        &self,
+        mut table: impl FnMut(&ProducerId) -> Result<bool, E>,
+    ) -> Result<u64, E> {
+        let mut unwritten = 0;
+        for id in self.dirty.keys() {
+            let is_written = match self.clean.get(id) {
+                Some(state) => state.is_some(),
+                None => table(id)?,
+            };
+            unwritten += u64::from(!is_written);
+        }
+        Ok(unwritten)
+    }
+
     /// Hands out what changed since the last checkpoint; it counts as written from now on.
     pub(crate) fn take_dirty(&mut self) -> Vec<(ProducerId, ProducerState)> {
         if self.clean.len().saturating_add(self.dirty.len()) >= CLEAN_MAX {

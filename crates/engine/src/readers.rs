@@ -210,6 +210,12 @@ impl<O: Outlet> Readers<O> {
         self.waiting
     }
 
+    /// Readers of one kind.
+    #[must_use]
+    pub fn count(&self, kind: Kind) -> u64 {
+        self.by_id.values().filter(|reader| reader.kind == kind).count() as u64
+    }
+
     /// Whether somebody waits for a turn.
     #[must_use]
     pub fn has_ready(&self) -> bool {

@@ -29,6 +29,7 @@ pub mod producer;
 pub mod registry;
 pub mod routes;
 pub mod sse;
+pub mod stats;
 pub mod time;
 pub mod token;
 pub mod trace;

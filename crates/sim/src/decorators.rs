@@ -9,8 +9,8 @@ use std::rc::Rc;
 
 use engine::life::{Life, Tombstone};
 use engine::log::{
-    Duty, ExtentRow, ForkId, ForkRow, Framing, Key, Log, LogError, Marker, ProducerState, Release,
-    RotationRow, SegmentRow, Write,
+    Counts, Duty, ExtentRow, ForkId, ForkRow, Framing, Key, Log, LogError, Marker, ProducerState,
+    Release, RotationRow, SegmentRow, Write,
 };
 use protocol::offset::{Generation, Position};
 use protocol::producer::ProducerId;
@@ -153,6 +153,11 @@ impl<L: Log<Bytes = Vec<u8>>, H: Hook> Log for Hooked<L, H> {
     fn forks_of(&self, source: Generation, limit: u32) -> Result<u32, LogError> {
         self.hook.before_read()?;
         self.inner.forks_of(source, limit)
+    }
+
+    fn counts(&self, life: Generation, keys: Range<Key>, limit: u32) -> Result<Counts, LogError> {
+        self.hook.before_read()?;
+        self.inner.counts(life, keys, limit)
     }
 
     fn highest_fork(&self, source: Generation) -> Result<Option<Position>, LogError> {

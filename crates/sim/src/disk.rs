@@ -11,8 +11,8 @@ use engine::life::{Life, Tombstone};
 use engine::log::memory::MemoryLog;
 use engine::log::sql::SqlLog;
 use engine::log::{
-    Duty, ExtentRow, ForkId, ForkRow, Framing, Key, Log, LogError, Marker, ProducerState, Release,
-    RotationRow, SegmentRow, Write,
+    Counts, Duty, ExtentRow, ForkId, ForkRow, Framing, Key, Log, LogError, Marker, ProducerState,
+    Release, RotationRow, SegmentRow, Write,
 };
 use protocol::offset::{Generation, Position};
 use protocol::producer::ProducerId;
@@ -165,6 +165,10 @@ impl Log for Disk {
 
     fn forks_of(&self, source: Generation, limit: u32) -> Result<u32, LogError> {
         on_either!(self, log => log.forks_of(source, limit))
+    }
+
+    fn counts(&self, life: Generation, keys: Range<Key>, limit: u32) -> Result<Counts, LogError> {
+        on_either!(self, log => log.counts(life, keys, limit))
     }
 
     fn highest_fork(&self, source: Generation) -> Result<Option<Position>, LogError> {

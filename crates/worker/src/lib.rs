@@ -23,6 +23,11 @@ pub fn fetch(request: web_sys::Request, env: Env, _context: JsValue) -> Result<P
         Err(error) => return edge::resolved(request, edge::bad_name(&error)),
     };
     let reply = match (route, method.as_str()) {
+        (Route::Stream { reserved: Some(Reserved::Session) | None, name }, "GET")
+            if edge::asks_for_stats(&url) =>
+        {
+            return Ok(edge::stats(&name, env));
+        }
         (Route::Stream { reserved: Some(Reserved::Session) | None, name }, "GET" | "HEAD")
         | (Route::Stream { reserved: None, name }, "PUT" | "POST" | "DELETE") => {
             return edge::stream(request, &name, env);

@@ -19,6 +19,7 @@ use js_sys::{Function, Promise};
 use protocol::error::{ApiError, ErrorCode};
 use protocol::headers::name;
 use protocol::name::{NameError, Project, StreamName};
+use protocol::percent::decode_value;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, future_to_promise};
 use worker::Env;
@@ -39,6 +40,9 @@ pub const STREAM_METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
 
 /// Methods of `/health`, and of reports.
 pub const REPORT_METHODS: &str = "GET, HEAD, OPTIONS";
+
+/// Where an object tells its statistics.
+const STATS_URL: &str = "http://object/internal/stats";
 
 type Response = Result<web_sys::Response, JsValue>;
 
@@ -195,6 +199,29 @@ pub fn reconcile(url: String, project: Project, env: Env) -> Promise {
             Err(error) => Err(error.into()),
         };
         report.or_else(|failure| failure.reply().into_response()).map(JsValue::from)
+    })
+}
+
+/// Whether a GET asks for the statistics of a stream instead of its bytes.
+#[must_use]
+pub fn asks_for_stats(url: &str) -> bool {
+    let is_asked = |pair: &str| {
+        let key = pair.split_once('=').map_or(pair, |(key, _)| key);
+        decode_value(key).is_some_and(|key| key == "stats")
+    };
+    split_url(url).2.split('&').any(is_asked)
+}
+
+/// `GET /v1/{project}/stream/{path}?stats`: see [`protocol::stats::StreamStats`]. What the object
+/// answers is passed on as it is.
+pub fn stats(name: &StreamName, env: Env) -> Promise {
+    let object = name.object_name();
+    future_to_promise(async move {
+        let answer = match web_sys::Request::new_with_str(STATS_URL) {
+            Ok(request) => forward(&request, &object, &env).await,
+            Err(error) => Err(internal("asking for statistics", &error)),
+        };
+        answer.or_else(|failure| failure.reply().into_response()).map(JsValue::from)
     })
 }
 

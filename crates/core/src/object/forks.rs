@@ -270,6 +270,7 @@ impl Inner {
                 let answer = self.reconcile(&message_of(call).await?)?;
                 Ok(Reply::new(200).body(Body::Text(to_json(&answer))).into())
             }
+            "stats" => self.stats(),
             _ => Err(Failure::new(ErrorCode::RouteNotFound, "No such internal operation.")),
         }
     }

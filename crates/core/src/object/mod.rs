@@ -9,6 +9,7 @@
 //! - [`readers`]: hibernating sockets of live readers, and the turns in which they are fed.
 //! - [`calls`]: appends of WebSocket clients.
 //! - [`forks`]: the conversation between a fork and its source.
+//! - [`stats`]: what the stream holds, for operators.
 //! - [`rotation`]: uploads of segments, and the sweeping of unreferenced ones.
 
 mod appends;
@@ -17,6 +18,7 @@ mod forks;
 mod readers;
 mod rotation;
 mod sql;
+mod stats;
 mod verbs;
 
 use std::cell::{Cell, RefCell};
@@ -29,6 +31,7 @@ use engine::{Bounds, Stream};
 use js_sys::Promise;
 use protocol::error::{ApiError, ErrorCode};
 use protocol::limits::{FORK_COPY_BYTES_MAX, Limits, ROW_BYTES_MAX};
+use protocol::time::UnixMillis;
 use wasm_bindgen::JsCast;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::future_to_promise;
@@ -84,6 +87,10 @@ pub(crate) struct Inner {
     pub(crate) is_fresh: Cell<bool>,
     /// Whether the operator knows that the stream holds nearly as much as it may.
     pub(crate) is_nearly_full: Cell<bool>,
+    /// Requests since this instance woke.
+    pub(crate) requests: Cell<u64>,
+    /// When this instance made a segment of the current life last.
+    pub(crate) rotated_at: Cell<Option<UnixMillis>>,
 }
 
 /// What a request asks for, taken apart once.
@@ -119,6 +126,8 @@ impl StreamObject {
                 uploading: Uploading::default(),
                 is_fresh: Cell::new(false),
                 is_nearly_full: Cell::new(false),
+                requests: Cell::new(0),
+                rotated_at: Cell::new(None),
             }),
         }
     }
@@ -126,6 +135,7 @@ impl StreamObject {
     /// A request that the edge passed on, or a call of another stream's object.
     pub fn fetch(&self, request: web_sys::Request) -> Promise {
         let inner = Rc::clone(&self.inner);
+        inner.requests.set(inner.requests.get().saturating_add(1));
         if js::is_append(&request) {
             return inner.post(&request);
         }
@@ -243,6 +253,7 @@ impl Inner {
         let ended = before.is_some() && stream.generation() != before;
         drop(slot);
         if ended {
+            self.rotated_at.set(None);
             self.readers.dismiss();
         }
         Ok(outcome)

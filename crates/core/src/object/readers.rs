@@ -27,6 +27,7 @@ use protocol::live::{
     CLOSE_RECYCLED, CLOSE_STREAM_GONE, FRAME_HEAD_BYTES, FrameHead, Grant, TAG_CALLS,
 };
 use protocol::offset::{Offset, Position};
+use protocol::stats::ReaderStats;
 use protocol::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::{JsCast, JsValue};
@@ -144,6 +145,16 @@ impl Readers {
         match self.map.try_borrow_mut() {
             Ok(mut map) => map.dismiss(Ending::Gone),
             Err(_) => self.is_over.set(true),
+        }
+    }
+
+    /// How many there are, by what they wait for.
+    pub(crate) fn stats(&self) -> ReaderStats {
+        let count = |kind| self.map.try_borrow().map_or(0, |map| map.count(kind));
+        ReaderStats {
+            long_poll: count(Kind::LongPoll),
+            sse: count(Kind::Sse),
+            web_socket: count(Kind::WebSocket),
         }
     }
 

@@ -153,6 +153,9 @@ impl Inner {
     ) -> Result<bool, Failure> {
         let published =
             self.with_stream(|stream| stream.publish(rotation, sealed, js::now()))??;
+        if published {
+            self.rotated_at.set(Some(js::now()));
+        }
         let what = if published { "rotated" } else { "upload_given_up" };
         let details = [
             ("segment", rotation.name.clone().into()),

@@ -10,8 +10,8 @@ use protocol::producer::ProducerId;
 use protocol::time::UnixMillis;
 
 use super::{
-    Blob, Duty, ExtentRow, ForkId, ForkRow, Framing, Key, Log, LogError, Marker, ProducerState,
-    Release, RotationRow, SegmentRow, Write,
+    Blob, Counts, Duty, ExtentRow, ForkId, ForkRow, Framing, Key, Log, LogError, Marker,
+    ProducerState, Release, RotationRow, SegmentRow, Write,
 };
 use crate::life::{Life, Tombstone};
 
@@ -252,6 +252,16 @@ impl Log for MemoryLog {
         let references = |row: &&ForkRow| matches!(row, ForkRow::Referenced { source: life, .. } if *life == source);
         let count = self.forks.values().filter(references).take(limit as usize).count();
         Ok(u32::try_from(count).unwrap_or(limit))
+    }
+
+    fn counts(&self, life: Generation, keys: Range<Key>, limit: u32) -> Result<Counts, LogError> {
+        let producers = self.producers.keys().filter(|(of, _)| *of == life).count() as u64;
+        Ok(Counts {
+            extents: self.extents(keys.clone(), limit)?.len() as u64,
+            segments: self.segments(keys, limit)?.len() as u64,
+            producers: producers.min(u64::from(limit)),
+            forks: u64::from(self.forks_of(life, limit)?),
+        })
     }
 
     fn highest_fork(&self, source: Generation) -> Result<Option<Position>, LogError> {

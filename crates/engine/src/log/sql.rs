@@ -21,8 +21,8 @@ use protocol::producer::{Epoch, ProducerId, Seq};
 use protocol::time::UnixMillis;
 
 use super::{
-    Blob, Duty, ExtentRow, ForkId, ForkRow, Framing, Key, Log, LogError, Marker, ProducerState,
-    Release, RotationRow, SegmentRow, Write,
+    Blob, Counts, Duty, ExtentRow, ForkId, ForkRow, Framing, Key, Log, LogError, Marker,
+    ProducerState, Release, RotationRow, SegmentRow, Write,
 };
 use crate::life::{Life, Tombstone};
 
@@ -139,6 +139,16 @@ const LOW_OF_BOTH: &str = "coalesce((SELECT max(start) FROM extents WHERE start 
 const READ_RAW: &str = "SELECT CAST(group_concat(part, '') AS BLOB) FROM (";
 const READ_JSON: &str = "SELECT CAST('[' || CAST(substr(whole, 1, length(whole) - 2) AS TEXT) \
      || ']' AS BLOB) FROM (SELECT CAST(group_concat(part, '') AS BLOB) AS whole FROM (";
+
+/// Rows of a life with keys in `[?1, ?2)` and generation `?3`, each number counted up to `?4`. Only
+/// the keys of the rows are read. `{sealed}` is the number of extents that are kept apart.
+const COUNTS: &str = "SELECT min(?4, {sealed} + (SELECT count(*) FROM \
+     (SELECT 1 FROM extents WHERE start >= ?1 AND start < ?2 LIMIT ?4))), \
+     (SELECT count(*) FROM (SELECT 1 FROM segments WHERE start >= ?1 AND start < ?2 LIMIT ?4)), \
+     (SELECT count(*) FROM (SELECT 1 FROM producers WHERE generation = ?3 LIMIT ?4)), \
+     (SELECT count(*) FROM (SELECT 1 FROM forks WHERE source = ?3 LIMIT ?4))";
+const COUNT_OF_SEALED: &str =
+    "(SELECT count(*) FROM (SELECT 1 FROM sealed WHERE start >= ?1 AND start < ?2 LIMIT ?4))";
 
 /// Ranges above this are glued together outside SQLite, which bounds the size of a value.
 const GLUE_BYTES_MAX: u64 = 2 * ROW_BYTES_MAX;
@@ -399,6 +409,22 @@ impl<D: Database> Log for SqlLog<D> {
         let sql = "SELECT 1 FROM forks WHERE source = ? LIMIT ?";
         let rows = self.rows(sql, vec![int(source.0), int(u64::from(limit))])?;
         Ok(u32::try_from(rows.len()).unwrap_or(limit))
+    }
+
+    fn counts(&self, life: Generation, keys: Range<Key>, limit: u32) -> Result<Counts, LogError> {
+        let sealed = if self.sealed.get() { COUNT_OF_SEALED } else { "0" };
+        let sql = COUNTS.replace("{sealed}", sealed);
+        let params = vec![int(keys.start.0), int(keys.end.0), int(life.0), int(u64::from(limit))];
+        let Some(row) = self.rows(&sql, params)?.into_iter().next() else {
+            return Ok(Counts::default());
+        };
+        let mut columns = Columns::new(row, "extents");
+        Ok(Counts {
+            extents: columns.int()?,
+            segments: columns.int()?,
+            producers: columns.int()?,
+            forks: columns.int()?,
+        })
     }
 
     fn highest_fork(&self, source: Generation) -> Result<Option<Position>, LogError> {

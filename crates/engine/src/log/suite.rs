@@ -19,8 +19,8 @@ use protocol::producer::{Epoch, Producer, ProducerId, Seq};
 use protocol::time::UnixMillis;
 
 use super::{
-    Blob, Duty, ForkId, ForkRow, Framing, Intent, Key, Log, LogError, Marker, ProducerState,
-    Release, RotationRow, SegmentRow, Write,
+    Blob, Counts, Duty, ForkId, ForkRow, Framing, Intent, Key, Log, LogError, Marker,
+    ProducerState, Release, RotationRow, SegmentRow, Write,
 };
 use crate::life::{Closed, Inherited, Life, Origin, Phase, Tombstone};
 
@@ -43,6 +43,7 @@ pub fn run<L: Log>(mut fresh: impl FnMut() -> L) {
     segments_are_read_by_range(fresh());
     rotations_round_trip(fresh());
     markers_come_by_due(fresh());
+    rows_of_a_life_are_counted(fresh());
     duties_round_trip(fresh());
     a_key_is_written_once_more(fresh());
 }
@@ -93,6 +94,7 @@ fn empty_log_knows_nothing<L: Log>(log: L) {
     assert!(!log.has_producers(Generation(1)).unwrap());
     assert_eq!(log.fork(&ForkId { child: "c".into(), generation: Generation(1) }).unwrap(), None);
     assert_eq!(log.forks_of(Generation(1), 9).unwrap(), 0);
+    assert_eq!(log.counts(Generation(1), keys(0..9), 9).unwrap(), Counts::default());
     assert_eq!(log.highest_fork(Generation(1)).unwrap(), None);
     assert_eq!(log.releases(9).unwrap(), []);
     assert_eq!(log.duties().unwrap(), []);
@@ -272,6 +274,39 @@ fn relations_round_trip<L: Log>(mut log: L) {
     assert_eq!(log.releases(1).unwrap(), [release(7, 0)]);
     log.commit(vec![Write::DropRelease(Generation(7))]).unwrap();
     assert_eq!(log.releases(9).unwrap(), [release(8, 3)]);
+}
+
+fn rows_of_a_life_are_counted<L: Log>(mut log: L) {
+    let producer = |generation, id: &str| Write::Producer {
+        generation: Generation(generation),
+        id: producer_id(id),
+        state: ProducerState { epoch: Epoch(0), seq: Seq(0) },
+        as_of: Position(0),
+    };
+    let fork = |child: &str, row| {
+        Write::Fork(ForkId { child: child.into(), generation: Generation(9) }, row)
+    };
+    let of = |source| ForkRow::Referenced { source: Generation(source), at: Position(0) };
+    log.commit(vec![
+        Write::Segment(segment(0, 300, true)),
+        extent(300, b"abc"),
+        extent(303, b"d"),
+        producer(1, "a"),
+        producer(1, "b"),
+        producer(2, "a"),
+        fork("a", of(1)),
+        fork("b", of(2)),
+        fork("c", ForkRow::Refused),
+    ])
+    .unwrap();
+    let counted = Counts { extents: 2, segments: 1, producers: 2, forks: 1 };
+    assert_eq!(log.counts(Generation(1), keys(0..999), 9).unwrap(), counted);
+    // What is kept apart counts like the rest.
+    log.commit(vec![Write::Seal, extent(304, b"e"), extent(400, b"")]).unwrap();
+    let counted = Counts { extents: 2, segments: 0, producers: 1, forks: 1 };
+    assert_eq!(log.counts(Generation(2), keys(303..400), 9).unwrap(), counted);
+    let counted = Counts { extents: 1, segments: 1, producers: 1, forks: 1 };
+    assert_eq!(log.counts(Generation(1), keys(0..999), 1).unwrap(), counted);
 }
 
 fn duties_round_trip<L: Log>(mut log: L) {
