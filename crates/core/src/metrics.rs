@@ -28,6 +28,12 @@ pub(crate) enum Level {
     Error,
 }
 
+/// The dataset, if the deployment binds one.
+pub(crate) fn dataset(env: &Env) -> Option<JsValue> {
+    let dataset = Reflect::get(env, &METRICS_BINDING.into()).unwrap_or(JsValue::UNDEFINED);
+    (!dataset.is_undefined()).then_some(dataset)
+}
+
 /// Tells of an event. `stream` is an object name, `{project}/{path}`; `number` is what is counted:
 /// bytes, objects, or 1.
 pub(crate) fn event(
@@ -47,10 +53,7 @@ pub(crate) fn event(
         Level::Info => console_log!("{line}"),
         Level::Error => console_error!("{line}"),
     }
-    let dataset = Reflect::get(env, &METRICS_BINDING.into()).unwrap_or(JsValue::UNDEFINED);
-    if dataset.is_undefined() {
-        return;
-    }
+    let Some(dataset) = dataset(env) else { return };
     let project = stream.split('/').next().unwrap_or_default();
     let point = Object::new();
     let blobs: Array = [event, stream].iter().map(|text| JsValue::from_str(text)).collect();

@@ -15,19 +15,18 @@ use protocol::headers::name;
 use wasm_bindgen::{JsCast, JsValue};
 use worker::console_error;
 
+use crate::config::is_cors_open;
 use crate::object::JsBytes;
 
 /// Headers that every response carries, as the inside of a JSON object (PROTOCOL §12.7).
 const COMMON_HEADERS: &str =
     r#""x-content-type-options":"nosniff","cross-origin-resource-policy":"cross-origin""#;
 
-/// CORS for every origin, which is what `AUTH=none` means.
-const CORS_HEADERS: &str = concat!(
-    r#","access-control-allow-origin":"*","access-control-expose-headers":""#,
-    "stream-next-offset, stream-cursor, stream-up-to-date, stream-closed, stream-ttl, ",
-    "stream-expires-at, stream-sse-data-encoding, producer-epoch, producer-seq, ",
-    "producer-expected-seq, producer-received-seq, etag, location, retry-after\""
-);
+/// Response headers that scripts of other origins may read.
+pub(crate) const EXPOSED_HEADERS: &str = "stream-next-offset, stream-cursor, stream-up-to-date, \
+    stream-closed, stream-ttl, stream-expires-at, stream-public, stream-sse-data-encoding, \
+    stream-cache, producer-epoch, producer-seq, producer-expected-seq, producer-received-seq, \
+    etag, location, retry-after, server-timing, x-request-id";
 
 /// The body of a reply.
 pub(crate) enum Body {
@@ -120,8 +119,11 @@ fn headers_object(
     let mut json = String::with_capacity(640);
     json.push('{');
     json.push_str(COMMON_HEADERS);
-    if cors {
-        json.push_str(CORS_HEADERS);
+    // Where every origin may read every answer, each says so by itself; elsewhere the edge says it.
+    if cors && is_cors_open() {
+        let allow = name::ACCESS_CONTROL_ALLOW_ORIGIN;
+        let expose = name::ACCESS_CONTROL_EXPOSE_HEADERS;
+        json.push_str(&format!(r#","{allow}":"*","{expose}":"{EXPOSED_HEADERS}""#));
     }
     for (name, value) in headers {
         json.push_str(",\"");

@@ -66,6 +66,14 @@ pub mod name {
     pub const UPGRADE: &str = "upgrade";
     /// Subprotocols that a WebSocket client offers, and the one that was chosen (RFC 6455 §11.3.4).
     pub const SEC_WEBSOCKET_PROTOCOL: &str = "sec-websocket-protocol";
+    /// RFC 9110 §11.6.1, on 401.
+    pub const WWW_AUTHENTICATE: &str = "www-authenticate";
+    /// W3C Trace Context.
+    pub const TRACEPARENT: &str = "traceparent";
+    /// `true` asks for `Server-Timing` (request).
+    pub const STREAM_TIMING: &str = "stream-timing";
+    /// W3C Server Timing.
+    pub const SERVER_TIMING: &str = "server-timing";
     /// RFC 9110 §12.5.5.
     pub const VARY: &str = "vary";
     /// `nosniff` on every response (PROTOCOL.md §12.7).

@@ -50,6 +50,16 @@ const _: () = assert!(
     "the longest stream path must fit when each of its bytes is percent-encoded"
 );
 
+/// Bytes of a whole URL: the longest path, a token in the query, and the parameters of a read.
+pub const URL_BYTES_MAX: u64 = 12 * KIB;
+
+/// Bytes of all request headers: the longest of ours together, a token, and what browsers and
+/// proxies add.
+pub const REQUEST_HEADERS_BYTES_MAX: u64 = 32 * KIB;
+
+/// Bytes of a body of the admin API.
+pub const CONFIG_BODY_BYTES_MAX: u64 = 64 * KIB;
+
 /// Bytes of a `Content-Type`; registered names are far shorter, and it is stored per stream.
 pub const CONTENT_TYPE_BYTES_MAX: usize = 256;
 

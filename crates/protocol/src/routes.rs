@@ -264,7 +264,8 @@ mod tests {
 
     #[test]
     fn what_is_not_in_the_table_is_refused() {
-        let of = |path: &str, method: &str| Operation::of(&Route::parse(path).unwrap(), method, false);
+        let of =
+            |path: &str, method: &str| Operation::of(&Route::parse(path).unwrap(), method, false);
         assert_eq!(of("/v1/p/stream/a", "PATCH"), Err(NoOperation::NoMethod(Resource::Stream)));
         assert_eq!(of("/v1/p/stream/a", "get"), Err(NoOperation::NoMethod(Resource::Stream)));
         assert_eq!(of("/v1/p", "GET"), Err(NoOperation::NoResource));

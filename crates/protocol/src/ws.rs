@@ -66,6 +66,13 @@ pub fn choose_subprotocol(offered: Option<&str>) -> Result<Option<&'static str>,
     Err(ApiError::new(ErrorCode::InvalidSubprotocol, message))
 }
 
+/// The first token among the subprotocols that a client offers. It may be empty.
+#[must_use]
+pub fn offered_token(offered: &str) -> Option<&str> {
+    let names = offered.split(',').map(|name| name.trim_matches([' ', '\t']));
+    names.filter(|name| is_token(name)).find_map(|name| name.get(TOKEN_PREFIX.len()..))
+}
+
 /// Whether an entry is a token, in any case of its prefix.
 fn is_token(name: &str) -> bool {
     name.get(..TOKEN_PREFIX.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(TOKEN_PREFIX))
@@ -77,9 +84,10 @@ fn is_token(name: &str) -> bool {
 pub const fn close_code(code: ErrorCode) -> u16 {
     match code {
         ErrorCode::InvalidFrame => CLOSE_INVALID_DATA,
-        ErrorCode::InvalidCredit | ErrorCode::RateLimited | ErrorCode::TooManyUnacked => {
-            CLOSE_POLICY
-        }
+        ErrorCode::InvalidCredit
+        | ErrorCode::RateLimited
+        | ErrorCode::TooManyUnacked
+        | ErrorCode::Unauthorized => CLOSE_POLICY,
         ErrorCode::MessageTooLarge => CLOSE_TOO_LARGE,
         ErrorCode::StreamNotFound | ErrorCode::StreamGone => CLOSE_STREAM_GONE,
         _ => CLOSE_INTERNAL,

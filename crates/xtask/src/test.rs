@@ -48,6 +48,7 @@ const STEPS: &[Step] = &[
     Step { name: "contracts", run: contracts::run },
     Step { name: "conformance", run: conformance::run },
     Step { name: "conformance-cold", run: conformance::run_cold },
+    Step { name: "conformance-auth", run: conformance::run_auth },
     Step { name: "blackbox", run: blackbox::run },
     Step { name: "browser", run: browser::run },
     Step { name: "demo", run: demo::run },

@@ -12,10 +12,10 @@ use protocol::etag::Etag;
 use protocol::headers::name;
 use protocol::live::FrameHead;
 use protocol::offset::Offset;
-use worker::{Delay, Env};
+use worker::Delay;
 
-use super::cold;
 use super::socket::{Arrival, Attached, Socket, attach};
+use super::{Target, cold};
 use crate::cold::dressed;
 use crate::config::Config;
 use crate::js;
@@ -30,17 +30,14 @@ const RECONNECTS_MAX: u32 = 2;
 
 /// Serves one long-poll.
 pub(crate) async fn serve(
-    url: &str,
+    mut target: Target,
     query: &ReadQuery,
-    object: &str,
-    env: &Env,
 ) -> Result<web_sys::Response, Failure> {
-    let timeout_ms = Config::from_env(env)?.limits.long_poll_timeout_ms;
+    let timeout_ms = Config::of(&target.env)?.limits.long_poll_timeout_ms;
     let deadline = js::now().saturating_add_ms(timeout_ms);
-    let mut url = url.to_owned();
     for _ in 0..=RECONNECTS_MAX {
-        let mut socket = match attach(&url, true, object, env).await? {
-            Attached::Answer(response) => return cold::complete(response, env).await,
+        let mut socket = match attach(&target, true).await? {
+            Attached::Answer(response) => return cold::complete(response, &target.env).await,
             Attached::Reader(socket) => socket,
         };
         let left = Duration::from_millis(deadline.saturating_since_ms(js::now()));
@@ -62,7 +59,7 @@ pub(crate) async fn serve(
             Some(Arrival::Frame(head, bytes)) => answer(head, bytes, &socket.content_type, query),
             // Whether it is gone, held for its forks or another one by now, the object says.
             Some(Arrival::Gone | Arrival::Ended) => {
-                url = from_tail(&url, &socket, query);
+                target.url = from_tail(&target.url, &socket, query);
                 continue;
             }
         };

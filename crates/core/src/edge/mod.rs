@@ -1,14 +1,22 @@
 //! The edge: what runs where the client is.
 //!
-//! It finds the object of a path and passes the request on untouched: neither body nor headers
-//! enter wasm here. A live read becomes an internal socket to the object, which [`sse`],
-//! [`long_poll`] and [`ws`] turn into what the client understands.
+//! [`serve`] is the way of every request. A stream's request is then passed on to the object of its
+//! path, untouched where nothing has to be taken out of it: neither body nor headers enter wasm here.
+//! A live read becomes an internal socket to the object, which [`sse`], [`long_poll`] and [`ws`] turn
+//! into what the client understands.
 
+mod audience;
 mod cold;
 mod cold_frame;
+mod cors;
+mod exchange;
+mod gate;
 mod listeners;
 mod long_poll;
+mod objects;
 mod pipe;
+mod rate;
+mod serve;
 mod socket;
 mod sse;
 mod ws;
@@ -16,80 +24,100 @@ mod ws;
 use std::cell::RefCell;
 
 use js_sys::{Function, Promise};
-use protocol::error::{ApiError, ErrorCode};
 use protocol::headers::name;
-use protocol::name::{NameError, Project, StreamName};
-use protocol::percent::decode_value;
+use protocol::routes::Operation;
+use protocol::trace::TraceParent;
 use wasm_bindgen::prelude::*;
-use wasm_bindgen_futures::{JsFuture, future_to_promise};
+use wasm_bindgen_futures::future_to_promise;
 use worker::Env;
 
-use crate::body;
 use crate::cold::COLD_STATUS;
-use crate::config::Config;
-use crate::js::{Namespace, Thenable};
+use crate::js::Thenable;
+use crate::projects;
 use crate::reconcile;
 use crate::request::{Mode, ReadQuery, split_url};
-use crate::respond::{Body, Failure, Reply, internal, sentence};
+use crate::respond::{Body, Reply};
+pub(crate) use audience::Audience;
+pub use exchange::Exchange;
+use objects::call_object;
+pub(crate) use objects::{forward, unavailable};
+pub use serve::{Admitted, Dispatch, serve};
 
 /// Name of the Durable Object binding of streams.
 pub const STREAM_BINDING: &str = "STREAM";
 
-/// Methods of a stream, for `Allow` and preflights.
-pub const STREAM_METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
-
-/// Methods of `/health`, and of reports.
-pub const REPORT_METHODS: &str = "GET, HEAD, OPTIONS";
-
 /// Where an object tells its statistics.
 const STATS_URL: &str = "http://object/internal/stats";
-
-type Response = Result<web_sys::Response, JsValue>;
 
 /// Any request to a stream. What is not a live read is passed on, and the object's promise of a
 /// response is handed to the platform as it is.
 ///
 /// # Errors
-/// Only what the platform throws while a response is built.
-pub fn stream(request: web_sys::Request, name: &StreamName, env: Env) -> Result<Promise, JsValue> {
-    let object = name.object_name();
-    let is_get = request.method() == "GET";
-    if is_get {
-        let url = request.url();
-        // A malformed query is the object's to refuse: first comes whether there is a stream.
-        let query = ReadQuery::parse(split_url(&url).2);
-        if let Some(query) = query.ok().filter(|query| query.mode != Mode::CatchUp) {
-            return Ok(future_to_promise(async move {
-                let served = match query.mode {
-                    Mode::Sse => sse::serve(&url, &query, &object, &env).await,
-                    Mode::WebSocket => ws::serve(&request, &url, &query, &object, &env).await,
-                    _ => long_poll::serve(&url, &query, &object, &env).await,
-                };
-                served.or_else(|failure| failure.reply().into_response()).map(JsValue::from)
-            }));
-        }
+/// What the platform throws when the object cannot be called.
+pub fn stream(admitted: &Admitted) -> Result<Promise, JsValue> {
+    let Admitted { operation, exchange, caller, .. } = admitted;
+    let (object, env) = (admitted.object()?, &exchange.env);
+    if !matches!(operation, Operation::ReadStream | Operation::HeadStream) {
+        return call_object(&exchange.request, &object, env);
     }
-    match call_object(&request, &object, &env) {
-        Ok(promise) if is_get => Ok(or_unavailable(completed(promise, env))),
-        Ok(promise) => Ok(or_unavailable(promise)),
-        Err(error) => resolved(request, unavailable(error).reply().into_response()),
+    let request = read_request(exchange, caller.audience)?;
+    if *operation == Operation::HeadStream {
+        return call_object(&request, &object, env);
+    }
+    // A malformed query is the object's to refuse: first comes whether there is a stream.
+    let query = ReadQuery::parse(exchange.preamble.query()).ok();
+    let Some(query) = query.filter(|query| query.mode != Mode::CatchUp) else {
+        return Ok(completed(call_object(&request, &object, env)?, env.clone()));
+    };
+    let (env, caller, trace) = (env.clone(), caller.clone(), exchange.preamble.trace);
+    Ok(future_to_promise(async move {
+        let target = Target { url: request.url(), object, audience: caller.audience, trace, env };
+        let served = match query.mode {
+            Mode::Sse => sse::serve(target, &query, caller.expires).await,
+            Mode::WebSocket => ws::serve(target, &request, &query, &caller).await,
+            _ => long_poll::serve(target, &query).await,
+        };
+        served.or_else(|failure| failure.reply().into_response()).map(JsValue::from)
+    }))
+}
+
+/// What a live read is attached to.
+#[derive(Clone)]
+pub(crate) struct Target {
+    /// The client's URL, without a token.
+    pub(crate) url: String,
+    /// Name of the stream's object.
+    pub(crate) object: String,
+    /// For whom it reads.
+    pub(crate) audience: Audience,
+    /// The client's trace, for whatever the object does and tells because of it.
+    pub(crate) trace: Option<TraceParent>,
+    pub(crate) env: Env,
+}
+
+impl Target {
+    /// The same read at another URL.
+    pub(crate) fn at(&self, url: String) -> Self {
+        Self { url, ..self.clone() }
     }
 }
 
-/// A response that is there already, as the promise that the platform wants. A body that nobody
-/// wants is read first, so that its client sees the response.
-///
-/// # Errors
-/// Passes on what the platform threw.
-pub fn resolved(request: web_sys::Request, response: Response) -> Result<Promise, JsValue> {
-    let response = JsValue::from(response?);
-    if matches!(request.method().as_str(), "GET" | "HEAD" | "OPTIONS") {
-        return Ok(Promise::resolve(&response));
+/// A read as the object is to see it: without a token in its URL, and marked if nobody showed one.
+/// Most need no change.
+fn read_request(exchange: &Exchange, audience: Audience) -> Result<web_sys::Request, JsValue> {
+    let (origin, path, query) = split_url(&exchange.preamble.url);
+    let clean = gate::without_tokens(query);
+    if clean.len() == query.len() && audience == Audience::Authorised {
+        return Ok(Clone::clone(&exchange.request));
     }
-    Ok(future_to_promise(async move {
-        body::discard(&request).await;
-        Ok(response)
-    }))
+    let separator = if clean.is_empty() { "" } else { "?" };
+    let url = format!("{origin}{path}{separator}{clean}");
+    let init = web_sys::RequestInit::new();
+    init.set_method(&exchange.preamble.method);
+    let headers = web_sys::Headers::new_with_headers(&exchange.request.headers())?;
+    audience.mark(&headers)?;
+    init.set_headers(&headers);
+    web_sys::Request::new_with_str_and_init(&url, &init)
 }
 
 /// The same promise, with cold bytes put into the response.
@@ -122,161 +150,64 @@ fn completed(promise: Promise, env: Env) -> Promise {
     JsValue::from(promise.then(&callback)).unchecked_into()
 }
 
-/// The same promise, with a rejection turned into an error response.
-fn or_unavailable(promise: Promise) -> Promise {
-    thread_local! {
-        static UNAVAILABLE: Function = Closure::<dyn Fn(JsValue) -> Result<JsValue, JsValue>>::new(
-            |error| unavailable(error).reply().into_response().map(JsValue::from),
-        )
-        .into_js_value()
-        .unchecked_into();
-    }
-    let promise: &Thenable = promise.unchecked_ref();
-    JsValue::from(UNAVAILABLE.with(|callback| promise.catch(callback))).unchecked_into()
-}
-
-/// Starts a call of a stream's object.
-fn call_object(request: &web_sys::Request, object: &str, env: &Env) -> Result<Promise, JsValue> {
-    thread_local! {
-        /// The binding: the same object for the whole life of the isolate.
-        static NAMESPACE: RefCell<Option<Namespace>> = const { RefCell::new(None) };
-    }
-    let known =
-        NAMESPACE.with(|namespace| namespace.try_borrow().ok().and_then(|known| known.clone()));
-    let namespace = match known {
-        Some(namespace) => namespace,
-        None => {
-            let namespace = env.durable_object(STREAM_BINDING)?;
-            let namespace: Namespace = JsValue::from(namespace.as_ref()).unchecked_into();
-            NAMESPACE.with(|known| known.replace(Some(namespace.clone())));
-            namespace
-        }
-    };
-    namespace.get_by_name(object)?.fetch(request)
-}
-
-/// Passes a request on to a stream's object, and its response back, as they are.
-pub(crate) async fn forward(
-    request: &web_sys::Request,
-    object: &str,
-    env: &Env,
-) -> Result<web_sys::Response, Failure> {
-    let response = JsFuture::from(call_object(request, object, env).map_err(unavailable)?).await;
-    response.map(JsCast::unchecked_into).map_err(unavailable)
-}
-
-/// The object of a stream did not answer.
-pub(crate) fn unavailable(error: JsValue) -> Failure {
-    internal("calling the stream", &error);
-    Failure::new(ErrorCode::Unavailable, "The stream did not answer; ask again.")
-        .header(name::RETRY_AFTER, "1")
-}
-
 /// `GET /health`: name and version.
 ///
 /// # Errors
 /// Only what the platform throws while a response is built.
-pub fn health(env: &Env) -> Response {
-    if let Err(error) = Config::from_env(env) {
-        return Failure::from(error).reply().into_response();
-    }
+pub fn health() -> Result<Promise, JsValue> {
     let body = serde_json::json!({"name": "durable-streams", "version": env!("CARGO_PKG_VERSION")});
-    Reply::new(200)
-        .header(name::CONTENT_TYPE, "application/json")
-        .header(name::CACHE_CONTROL, "no-store")
-        .body(Body::Text(body.to_string()))
-        .into_response()
+    document(body.to_string())
 }
 
-/// `GET /v1/{project}/reconcile`: see [`crate::reconcile`].
+/// A JSON document that is the same for everybody.
 ///
 /// # Errors
 /// Only what the platform throws while a response is built.
-pub fn reconcile(url: String, project: Project, env: Env) -> Promise {
+pub fn document(json: String) -> Result<Promise, JsValue> {
+    let reply = Reply::new(200)
+        .header(name::CONTENT_TYPE, "application/json")
+        .header(name::CACHE_CONTROL, "no-store")
+        .body(Body::Text(json));
+    Ok(Promise::resolve(&JsValue::from(reply.into_response()?)))
+}
+
+/// `GET /v1/{project}/reconcile`: see [`crate::reconcile`].
+pub fn reconcile(admitted: &Admitted) -> Promise {
+    let (env, url) = (admitted.exchange.env.clone(), admitted.exchange.preamble.url.clone());
+    let project = admitted.route.project().cloned().unwrap_or_default();
     future_to_promise(async move {
-        let report = match Config::from_env(&env) {
-            Ok(_) => reconcile::report(&project, split_url(&url).2, &env).await,
-            Err(error) => Err(error.into()),
-        };
+        let report = reconcile::report(&project, split_url(&url).2, &env).await;
         report.or_else(|failure| failure.reply().into_response()).map(JsValue::from)
     })
 }
 
-/// Whether a GET asks for the statistics of a stream instead of its bytes.
-#[must_use]
-pub fn asks_for_stats(url: &str) -> bool {
-    let is_asked = |pair: &str| {
-        let key = pair.split_once('=').map_or(pair, |(key, _)| key);
-        decode_value(key).is_some_and(|key| key == "stats")
-    };
-    split_url(url).2.split('&').any(is_asked)
+/// `GET …?stats`: see [`protocol::stats::StreamStats`].
+///
+/// # Errors
+/// What the platform throws when the object cannot be called.
+pub fn stats(admitted: &Admitted) -> Result<Promise, JsValue> {
+    let request = web_sys::Request::new_with_str(STATS_URL)?;
+    call_object(&request, &admitted.object()?, &admitted.exchange.env)
 }
 
-/// `GET /v1/{project}/stream/{path}?stats`: see [`protocol::stats::StreamStats`]. What the object
-/// answers is passed on as it is.
-pub fn stats(name: &StreamName, env: Env) -> Promise {
-    let object = name.object_name();
+/// The admin API: see [`crate::projects`].
+pub fn project(admitted: &Admitted) -> Promise {
+    let (env, request) = (admitted.exchange.env.clone(), Clone::clone(&admitted.exchange.request));
+    let (operation, route) = (admitted.operation, admitted.route.clone());
     future_to_promise(async move {
-        let answer = match web_sys::Request::new_with_str(STATS_URL) {
-            Ok(request) => forward(&request, &object, &env).await,
-            Err(error) => Err(internal("asking for statistics", &error)),
+        let reply = projects::serve(operation, &route, &request, &env).await;
+        let response = match reply {
+            Ok(reply) => reply.into_response(),
+            Err(failure) => {
+                crate::body::discard(&request).await;
+                failure.reply().into_response()
+            }
         };
-        answer.or_else(|failure| failure.reply().into_response()).map(JsValue::from)
+        response.map(JsValue::from)
     })
 }
 
-/// A CORS preflight, or any other OPTIONS.
-///
-/// # Errors
-/// Only what the platform throws while a response is built.
-pub fn options(methods: &'static str) -> Response {
-    const ALLOWED_HEADERS: &str = "content-type, authorization, if-none-match, stream-seq, \
-        stream-ttl, stream-expires-at, stream-closed, stream-forked-from, stream-fork-offset, \
-        stream-fork-sub-offset, producer-id, producer-epoch, producer-seq";
-    Reply::new(204)
-        .header(name::ALLOW, methods)
-        .header(name::ACCESS_CONTROL_ALLOW_METHODS, methods)
-        .header(name::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS)
-        .header(name::ACCESS_CONTROL_MAX_AGE, "86400")
-        .header(name::CACHE_CONTROL, "no-store")
-        .into_response()
-}
-
-/// A method that the resource does not have.
-///
-/// # Errors
-/// Only what the platform throws while a response is built.
-pub fn method_not_allowed(methods: &'static str) -> Response {
-    let message = format!("This resource has the methods {methods}.");
-    Failure::new(ErrorCode::MethodNotAllowed, message)
-        .header(name::ALLOW, methods)
-        .reply()
-        .into_response()
-}
-
-/// An error that the router found.
-///
-/// # Errors
-/// Only what the platform throws while a response is built.
-pub fn error(error: ApiError) -> Response {
-    Failure::from(error).reply().into_response()
-}
-
-/// A path that names nothing legal.
-///
-/// # Errors
-/// Only what the platform throws while a response is built.
-pub fn bad_name(error: &NameError) -> Response {
-    let code = match error {
-        NameError::UrlTooLong => ErrorCode::UriTooLong,
-        NameError::InvalidProject => ErrorCode::InvalidProject,
-        _ => ErrorCode::InvalidPath,
-    };
-    self::error(ApiError::new(code, sentence(error)))
-}
-
 /// The path of a URL, still percent-encoded.
-#[must_use]
-pub fn path_of(url: &str) -> &str {
+fn path_of(url: &str) -> &str {
     split_url(url).1
 }

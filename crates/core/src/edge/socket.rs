@@ -25,8 +25,8 @@ use wasm_bindgen::JsValue;
 use worker::{Env, Response, WebSocket};
 
 use super::cold_frame::ColdFrame;
-use super::forward;
 use super::listeners::{Listeners, close_code};
+use super::{Target, forward};
 use crate::cold::ColdRange;
 use crate::js;
 use crate::object::{JsBytes, READER_OFFSET};
@@ -73,17 +73,18 @@ pub(crate) struct Socket {
     pub(crate) tail: Option<Offset>,
 }
 
-/// Asks the object for a live read of `url`. `has_credit`: whether the object may send at once.
-pub(crate) async fn attach(
-    url: &str,
-    has_credit: bool,
-    object: &str,
-    env: &Env,
-) -> Result<Attached, Failure> {
+/// Asks the object for a live read of the target's URL. `has_credit`: whether the object may send
+/// at once.
+pub(crate) async fn attach(target: &Target, has_credit: bool) -> Result<Attached, Failure> {
+    let Target { url, object, audience, trace, env } = target;
     let broken = |error: JsValue| internal("attaching a reader", &error);
     let init = web_sys::RequestInit::new();
     let headers = web_sys::Headers::new().map_err(broken)?;
     headers.set(name::UPGRADE, "websocket").map_err(broken)?;
+    audience.mark(&headers).map_err(broken)?;
+    if let Some(trace) = trace {
+        headers.set(name::TRACEPARENT, &trace.to_string()).map_err(broken)?;
+    }
     init.set_headers(&headers);
     let request = web_sys::Request::new_with_str_and_init(url, &init).map_err(broken)?;
     let response = forward(&request, object, env).await?;

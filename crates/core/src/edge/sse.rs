@@ -25,8 +25,9 @@ use protocol::offset::{Offset, Position};
 use protocol::sse;
 use protocol::time::UnixMillis;
 use wasm_bindgen_futures::spawn_local;
-use worker::{Delay, Env};
+use worker::Delay;
 
+use super::Target;
 use super::pipe::{Sink, pipe};
 use super::socket::{Arrival, Attached, Socket, attach};
 use crate::config::Config;
@@ -44,11 +45,9 @@ const FAREWELL_MS: u64 = 30_000;
 struct Reader {
     socket: Box<Socket>,
     content_type: ContentType,
-    /// Where to connect again: URL without query, object, and the client's cursor.
-    url: String,
-    object: String,
+    /// Where to connect again, its URL without query, and the client's cursor.
+    target: Target,
     cursor: Option<String>,
-    env: Env,
     /// Where the client stands.
     follower: Follower,
     /// Whether the last control event said that it was up to date.
@@ -64,30 +63,30 @@ struct Reader {
 
 /// Serves one SSE connection.
 pub(crate) async fn serve(
-    url: &str,
+    target: Target,
     query: &ReadQuery,
-    object: &str,
-    env: &Env,
+    expires: Option<UnixMillis>,
 ) -> Result<web_sys::Response, Failure> {
-    let lifetime_ms = Config::from_env(env)?.limits.sse_lifetime_ms;
-    let socket = match attach(url, true, object, env).await? {
+    let lifetime_ms = Config::of(&target.env)?.limits.sse_lifetime_ms;
+    let until = js::now().saturating_add_ms(lifetime_ms);
+    // A client whose token has ended comes again with another one.
+    let until = expires.map_or(until, |expires| expires.min(until));
+    let socket = match attach(&target, true).await? {
         Attached::Answer(response) => return Ok(response),
         Attached::Reader(socket) => socket,
     };
-    let (origin, path, _) = split_url(url);
+    let (origin, path, _) = split_url(&target.url);
     let content_type = socket.content_type.clone();
     let is_base64 = content_type.sse_encoding() == SseEncoding::Base64;
     let reader = Reader {
         follower: Follower::at(socket.start),
         socket,
         content_type,
-        url: format!("{origin}{path}"),
-        object: object.to_owned(),
+        target: target.at(format!("{origin}{path}")),
         cursor: query.cursor.clone(),
-        env: env.clone(),
         up_to_date: false,
         cut: Vec::new(),
-        until: js::now().saturating_add_ms(lifetime_ms),
+        until,
         timer: None,
         reconnects: 0,
         ended: false,
@@ -237,8 +236,8 @@ impl Reader {
         if self.reconnects > RECONNECTS_MAX {
             return None;
         }
-        let url = format!("{}?offset={next}&live=sse", self.url);
-        match attach(&url, true, &self.object, &self.env).await {
+        let url = format!("{}?offset={next}&live=sse", self.target.url);
+        match attach(&self.target.at(url), true).await {
             Ok(Attached::Reader(socket)) => {
                 self.socket = socket;
                 Some(())

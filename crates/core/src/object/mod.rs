@@ -76,7 +76,7 @@ pub(crate) struct Inner {
     pub(crate) raw_state: js::ObjectState,
     pub(crate) env: Env,
     pub(crate) storage: js::Storage,
-    pub(crate) config: Result<Config, ApiError>,
+    pub(crate) config: Result<Rc<Config>, ApiError>,
     stream: RefCell<Option<ObjectStream>>,
     pub(crate) appends: Appends,
     pub(crate) readers: Readers,
@@ -111,7 +111,7 @@ impl StreamObject {
         let raw_state = JsValue::from(state.clone()).unchecked_into();
         let state = State::from(state);
         let storage: js::Storage = JsValue::from(state.storage().as_raw()).unchecked_into();
-        let config = Config::from_env(&env);
+        let config = Config::of(&env);
         Self {
             inner: Rc::new(Inner {
                 state,
@@ -219,7 +219,7 @@ impl Inner {
 
     /// The deployment's variables.
     pub(crate) fn config(&self) -> Result<&Config, Failure> {
-        self.config.as_ref().map_err(|error| error.clone().into())
+        self.config.as_deref().map_err(|error| error.clone().into())
     }
 
     /// Runs `body` on the stream, loading it first if this instance has not yet. Readers of a

@@ -1,5 +1,6 @@
-//! Steps `conformance` and `conformance-cold`: the published suite, unpatched, against a host with
-//! fresh state; once as it is deployed, and once moving bytes to the object store all the time.
+//! Steps `conformance`, `conformance-cold` and `conformance-auth`: the published suite, unpatched,
+//! against a host with fresh state; once open to everybody, once moving bytes to the object store all
+//! the time, and once asking for tokens, which a proxy adds.
 //!
 //! The number of tests is part of the test: a suite that silently runs fewer proves nothing. The
 //! suite registers its tests of the reserved subscriptions API as skipped; those and no others may
@@ -23,16 +24,24 @@ const LONG_POLL: &str = "LONG_POLL_TIMEOUT_MS=2000";
 /// Some tests' streams become segments, and some of those are several.
 const SMALL_SEGMENTS: &str = "SEGMENT_BYTES=1024";
 
+/// The admin token of conformance/tokens.mjs.
+const ADMIN_TOKEN: &str = "ADMIN_TOKEN=admin-token-of-tests-0123456789abcdef";
+
 pub(super) fn run(context: &Context) -> Result<Report> {
-    published(context, "conformance", &[LONG_POLL])
+    published(context, "conformance", "published.test.mjs", &[LONG_POLL])
 }
 
 pub(super) fn run_cold(context: &Context) -> Result<Report> {
-    published(context, "conformance-cold", &[LONG_POLL, SMALL_SEGMENTS])
+    published(context, "conformance-cold", "published.test.mjs", &[LONG_POLL, SMALL_SEGMENTS])
 }
 
-/// Runs the suite against a host with these variables; `name` is also that of its log.
-fn published(context: &Context, name: &str, vars: &[&str]) -> Result<Report> {
+pub(super) fn run_auth(context: &Context) -> Result<Report> {
+    let vars = [LONG_POLL, "AUTH=jwt", ADMIN_TOKEN];
+    published(context, "conformance-auth", "authorised.test.mjs", &vars)
+}
+
+/// Runs the suite of a file against a host with these variables; `name` is also that of its log.
+fn published(context: &Context, name: &str, file: &str, vars: &[&str]) -> Result<Report> {
     context.worker()?;
     let paths = &context.paths;
     setup::conformance(paths)?;
@@ -44,7 +53,7 @@ fn published(context: &Context, name: &str, vars: &[&str]) -> Result<Report> {
     };
     let mut host = Host::start(paths, &options)?;
 
-    let run = vitest::run(context, name, &["published.test.mjs"], &host)?;
+    let run = vitest::run(context, name, &[file], &host)?;
     host.stop()?;
     let mut report = Results::of(&run.tests).report();
     // A crash of the runner is a failure even if every test had passed before.

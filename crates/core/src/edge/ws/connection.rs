@@ -33,11 +33,12 @@ use protocol::time::UnixMillis;
 use protocol::ws::{
     CLOSE_NORMAL, CLOSE_SLOW_READER, CLOSE_UNSUPPORTED, ClientFrame, close_code, server,
 };
-use worker::{Delay, Env};
+use worker::Delay;
 
 use super::calls::Calls;
 use super::client::{self, Client};
 use super::page::Page;
+use crate::edge::Target;
 use crate::edge::socket::{Arrival, Attached, Socket, attach};
 use crate::js;
 use crate::metrics::{Level, event};
@@ -48,13 +49,13 @@ const RECONNECTS_MAX: u32 = 3;
 
 /// What a connection is opened with.
 pub(super) struct Opening {
-    /// The stream's URL without query.
-    pub(super) url: String,
-    /// The stream's object.
-    pub(super) object: String,
+    /// What is read; its URL without query.
+    pub(super) target: Target,
     pub(super) query: ReadQuery,
     /// Why the client may not append, if it may not.
     pub(super) refusal: Option<ApiError>,
+    /// When the client's token ends.
+    pub(super) expires: Option<UnixMillis>,
     pub(super) limits: Limits,
 }
 
@@ -73,7 +74,6 @@ const LINGER_MS: u64 = 0;
 /// One connection.
 pub(super) struct Connection {
     opening: Opening,
-    env: Env,
     id: String,
     client: Client,
     reader: Box<Socket>,
@@ -147,6 +147,11 @@ impl Ending {
         Self::error(ApiError::new(ErrorCode::StreamNotFound, message))
     }
 
+    fn expired() -> Self {
+        let message = "The token has expired; connect again with another one.";
+        Self::error(ApiError::new(ErrorCode::Unauthorized, message))
+    }
+
     fn failed() -> Self {
         let message = "The stream's connection broke; connect again at the last offset.";
         Self::error(ApiError::new(ErrorCode::Unavailable, message))
@@ -161,7 +166,7 @@ impl Connection {
     }
 
     /// A connection whose reader is attached; tells the client where it stands.
-    pub(super) fn open(opening: Opening, client: Client, reader: Box<Socket>, env: Env) -> Self {
+    pub(super) fn open(opening: Opening, client: Client, reader: Box<Socket>) -> Self {
         let limits = &opening.limits;
         let connection = Self {
             id: format!("{:08x}{:08x}", js::random(), js::random()),
@@ -181,7 +186,6 @@ impl Connection {
             has_lingered: false,
             tally: Tally::default(),
             opening,
-            env,
             client,
             reader,
         };
@@ -365,7 +369,7 @@ impl Connection {
 
     fn poll_timer(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let is_soon = self.is_full();
-        let until = self.reader_until;
+        let until = self.opening.expires.map_or(self.reader_until, |at| at.min(self.reader_until));
         let set = || {
             let left_ms = until.saturating_since_ms(js::now());
             let ms = if is_soon { SEND_BUFFER_POLL_MS } else { left_ms.max(SEND_BUFFER_POLL_MS) };
@@ -405,6 +409,9 @@ impl Connection {
                 let client = &self.client;
                 self.calls.answered(&answers, &mut |frame| client.send(frame));
                 Ok(())
+            }
+            Event::Time if self.opening.expires.is_some_and(|at| at <= js::now()) => {
+                Err(Ending::expired())
             }
             Event::Time if self.reader_until > js::now() => Ok(()),
             Event::Time if self.calls.has_unanswered() => {
@@ -491,8 +498,9 @@ impl Connection {
             return Err(failure.map_or_else(Ending::failed, Ending::error));
         }
         let has_credit = self.credit.left() != Some(0);
-        let url = Self::url(&self.opening.url, OffsetParam::At(next), has_credit);
-        let attached = attach(&url, has_credit, &self.opening.object, &self.env).await;
+        let target = &self.opening.target;
+        let url = Self::url(&target.url, OffsetParam::At(next), has_credit);
+        let attached = attach(&target.at(url), has_credit).await;
         match attached.map_err(|failure| Ending::error(failure.error))? {
             Attached::Reader(reader) => {
                 self.reader = reader;
@@ -547,6 +555,8 @@ impl Connection {
     fn log(&self, what: &'static str, number: u64, details: &[(&'static str, serde_json::Value)]) {
         let mut all = vec![("connection", self.id.as_str().into())];
         all.extend_from_slice(details);
-        event(&self.env, (Level::Info, what), &self.opening.object, number, &all);
+        let Target { object, trace, env, .. } = &self.opening.target;
+        all.extend(trace.iter().map(|trace| ("traceId", trace.trace_id().into())));
+        event(env, (Level::Info, what), object, number, &all);
     }
 }

@@ -15,8 +15,10 @@ use protocol::name::Route;
 use protocol::ws::choose_subprotocol;
 use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::spawn_local;
-use worker::{Env, Response, WebSocketPair};
+use worker::{Response, WebSocketPair};
 
+use super::Target;
+use super::gate::Caller;
 use super::socket::{Attached, attach};
 use crate::config::Config;
 use crate::request::{Headers, ReadQuery, split_url};
@@ -26,11 +28,10 @@ use connection::{Connection, Opening};
 
 /// Opens one WebSocket.
 pub(crate) async fn serve(
+    target: Target,
     request: &web_sys::Request,
-    url: &str,
     query: &ReadQuery,
-    object: &str,
-    env: &Env,
+    caller: &Caller,
 ) -> Result<web_sys::Response, Failure> {
     let headers = Headers(request.headers());
     let upgrade = headers.get(name::UPGRADE).unwrap_or_default();
@@ -41,13 +42,13 @@ pub(crate) async fn serve(
     }
     let offered = headers.get(name::SEC_WEBSOCKET_PROTOCOL);
     let subprotocol = choose_subprotocol(offered.as_deref())?;
-    let limits = Config::from_env(env)?.limits;
-    let (origin, path, _) = split_url(url);
-    // Nothing else of the query reaches the object: it may hold a token.
-    let url = format!("{origin}{path}");
+    let limits = Config::of(&target.env)?.limits;
+    let (origin, path, _) = split_url(&target.url);
+    let refusal = refusal_of(path, caller);
+    let target = target.at(format!("{origin}{path}"));
     let has_credit = query.credit != Some(0);
-    let target = Connection::url(&url, query.offset, has_credit);
-    let reader = match attach(&target, has_credit, object, env).await? {
+    let begin = Connection::url(&target.url, query.offset, has_credit);
+    let reader = match attach(&target.at(begin), has_credit).await? {
         Attached::Answer(response) => return Ok(response),
         Attached::Reader(reader) => reader,
     };
@@ -59,9 +60,9 @@ pub(crate) async fn serve(
         let message = "This runtime cannot pace a client: open the socket with `credit`.";
         return Err(Failure::new(ErrorCode::InvalidQuery, message));
     }
-    let refusal = refusal_of(path);
-    let opening = Opening { url, object: object.to_owned(), query: query.clone(), refusal, limits };
-    let connection = Connection::open(opening, server, reader, env.clone());
+    let expires = caller.expires;
+    let opening = Opening { target, query: query.clone(), refusal, expires, limits };
+    let connection = Connection::open(opening, server, reader);
     spawn_local(connection.run());
     let mut headers = Vec::new();
     if let Some(subprotocol) = subprotocol {
@@ -72,15 +73,20 @@ pub(crate) async fn serve(
     Ok(response.with_headers(headers_of(&headers).map_err(failed)?).into())
 }
 
-/// Clients read the streams that the service writes, and do not append to them.
-fn refusal_of(path: &str) -> Option<ApiError> {
-    match Route::parse(path) {
-        Ok(Route::Stream { reserved: None, .. }) => None,
-        _ => {
-            let message = "This path is reserved for the service.";
-            Some(ApiError::new(ErrorCode::Reserved, message))
+/// Why a client may not append: it reads a stream that the service writes, or its token is for
+/// reading.
+fn refusal_of(path: &str, caller: &Caller) -> Option<ApiError> {
+    let (code, message) = match Route::parse(path) {
+        Ok(Route::Stream { reserved: None, .. }) if caller.can_write => return None,
+        Ok(Route::Stream { reserved: None, .. }) if caller.expires.is_none() => {
+            (ErrorCode::Unauthorized, "Appends need a token.")
         }
-    }
+        Ok(Route::Stream { reserved: None, .. }) => {
+            (ErrorCode::Forbidden, "The token lacks the scope `write`.")
+        }
+        _ => (ErrorCode::Reserved, "This path is reserved for the service."),
+    };
+    Some(ApiError::new(code, message))
 }
 
 #[cfg(test)]
@@ -90,10 +96,10 @@ mod tests {
     #[test]
     fn clients_do_not_append_to_what_the_service_writes() {
         for path in ["/v1/p/stream/a", "/v1/stream/a/session"] {
-            assert_eq!(refusal_of(path), None, "{path}");
+            assert_eq!(refusal_of(path, &Caller::EVERYBODY), None, "{path}");
         }
         for path in ["/v1/p/stream/session/s", "/v1/stream/sessio%6E/s", "/v1/p/stream/__ds/x"] {
-            let code = refusal_of(path).map(|error| error.code);
+            let code = refusal_of(path, &Caller::EVERYBODY).map(|error| error.code);
             assert_eq!(code, Some(ErrorCode::Reserved), "{path}");
         }
     }

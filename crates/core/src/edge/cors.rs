@@ -1,0 +1,79 @@
+//! CORS (Fetch standard): which origin may read an answer, and the answer to a preflight.
+//!
+//! Allowed are the origins of the deployment (`CORS_ORIGINS`) and those of the project. Where every
+//! origin is allowed by the deployment, each answer says so by itself and does not depend on who
+//! asks; elsewhere it is said to who asks, with `Vary: Origin`. A foreign origin gets no CORS header.
+
+use js_sys::{Object, Reflect};
+use protocol::headers::name;
+use protocol::registry::AllowedOrigins;
+use wasm_bindgen::JsValue;
+
+use crate::config::Config;
+use crate::respond::{EXPOSED_HEADERS, Reply};
+
+/// Request headers that a preflight allows.
+const ALLOWED_HEADERS: &str = "content-type, authorization, if-none-match, stream-seq, stream-ttl, \
+    stream-expires-at, stream-closed, stream-public, stream-forked-from, stream-fork-offset, \
+    stream-fork-sub-offset, stream-timing, producer-id, producer-epoch, producer-seq, traceparent";
+
+/// Seconds for which a preflight's answer holds: the longest that browsers keep one.
+const PREFLIGHT_SECONDS: &str = "86400";
+
+/// What CORS adds to an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Cors {
+    /// Nothing: the answer already allows every origin.
+    Open,
+    /// This origin, or every one, may read the answer.
+    Allowed(String),
+    /// The asking origin may not, or none asks.
+    Silent,
+}
+
+impl Cors {
+    /// Decides for a request. `project`: the origins of its project.
+    pub(crate) fn decide(
+        origin: Option<&str>,
+        config: Option<&Config>,
+        project: Option<&AllowedOrigins>,
+    ) -> Self {
+        if config.is_some_and(Config::is_cors_open) {
+            return Self::Open;
+        }
+        let Some(origin) = origin else { return Self::Silent };
+        let mut lists = config.map(|config| &config.cors_origins).into_iter().chain(project);
+        let allowed = lists.find_map(|origins| origins.allows(origin));
+        allowed.map_or(Self::Silent, |allowed| Self::Allowed(allowed.to_owned()))
+    }
+
+    /// Whether the answer depends on the origin that asks.
+    pub(crate) fn varies(&self) -> bool {
+        *self != Self::Open
+    }
+
+    /// The headers to add, as an object; null for none.
+    pub(crate) fn headers(&self) -> JsValue {
+        let Self::Allowed(origin) = self else { return JsValue::NULL };
+        let headers = Object::new();
+        let exposed = (name::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_HEADERS);
+        for (name, value) in [(name::ACCESS_CONTROL_ALLOW_ORIGIN, origin.as_str()), exposed] {
+            // A fresh object takes any property.
+            let _ = Reflect::set(&headers, &name.into(), &value.into());
+        }
+        headers.into()
+    }
+
+    /// The answer to OPTIONS.
+    pub(crate) fn preflight(&self, methods: &'static str) -> Reply {
+        let reply =
+            Reply::new(204).header(name::ALLOW, methods).header(name::CACHE_CONTROL, "no-store");
+        if *self == Self::Silent {
+            return reply;
+        }
+        reply
+            .header(name::ACCESS_CONTROL_ALLOW_METHODS, methods)
+            .header(name::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS)
+            .header(name::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_SECONDS)
+    }
+}

@@ -1,0 +1,210 @@
+//! What the edge does for every request: what it takes from it at its begin, and how its answer is
+//! completed at its end.
+//!
+//! Both are one crossing between wasm and JavaScript: see `exchange.js`. A request that nobody needs
+//! to change is passed on as it came.
+
+use js_sys::{Array, Object, Promise, Reflect};
+use protocol::error::ErrorCode;
+use protocol::limits::{REQUEST_HEADERS_BYTES_MAX, URL_BYTES_MAX};
+use protocol::trace::{RequestId, TraceParent};
+use serde_json::Value;
+use wasm_bindgen::prelude::*;
+use worker::Env;
+
+use super::cors::Cors;
+use super::objects::unavailable_callback;
+use crate::config::{Config, LogRequests};
+use crate::js;
+use crate::metrics;
+use crate::request::{query_values, split_url};
+use crate::respond::Failure;
+
+#[wasm_bindgen(module = "/src/edge/exchange.js")]
+extern "C" {
+    #[wasm_bindgen(js_name = preamble)]
+    fn preamble(request: &web_sys::Request) -> String;
+
+    #[wasm_bindgen(js_name = finish)]
+    fn finish(promise: &Promise, unavailable: &js_sys::Function, plan: &Object) -> Promise;
+}
+
+/// A request of a client.
+pub struct Exchange {
+    /// The platform's request; its body is unread.
+    pub(crate) request: web_sys::Request,
+    /// The bindings.
+    pub(crate) env: Env,
+    /// The invocation's context.
+    pub(crate) context: JsValue,
+    /// What was taken from the request.
+    pub(crate) preamble: Preamble,
+    /// The platform's, or one made up.
+    id: String,
+    started_ms: f64,
+}
+
+/// What the edge reads of a request.
+pub(crate) struct Preamble {
+    pub(crate) method: String,
+    pub(crate) url: String,
+    header_bytes: u64,
+    pub(crate) origin: Option<String>,
+    pub(crate) authorization: Option<String>,
+    pub(crate) subprotocols: Option<String>,
+    pub(crate) forked_from: Option<String>,
+    pub(crate) trace: Option<TraceParent>,
+    ray: Option<String>,
+    /// The client's address, where the platform tells it.
+    pub(crate) address: Option<String>,
+    wants_timing: bool,
+}
+
+impl Preamble {
+    /// Splits what `exchange.js` puts together.
+    fn split(lines: &str) -> Self {
+        let mut lines = lines.split('\n');
+        let mut line = || lines.next().unwrap_or_default();
+        let (method, url) = (line().to_owned(), line().to_owned());
+        let header_bytes = line().parse().unwrap_or(0);
+        let mut header = || line().strip_prefix('=').map(str::to_owned);
+        Self {
+            method,
+            url,
+            header_bytes,
+            origin: header(),
+            authorization: header(),
+            subprotocols: header(),
+            forked_from: header(),
+            trace: header().as_deref().and_then(TraceParent::parse),
+            ray: header(),
+            address: header(),
+            wants_timing: header().is_some_and(|value| value.eq_ignore_ascii_case("true")),
+        }
+    }
+
+    /// The part of the URL after `?`.
+    pub(crate) fn query(&self) -> &str {
+        split_url(&self.url).2
+    }
+
+    /// Whether the query asks for statistics.
+    pub(crate) fn has_stats(&self) -> bool {
+        query_values(self.query(), ["stats"]).is_ok_and(|[stats]| stats.is_some())
+    }
+
+    /// Refuses a request that is larger than any valid one.
+    pub(crate) fn check_size(&self) -> Result<(), Failure> {
+        if self.url.len() as u64 > URL_BYTES_MAX {
+            let message = format!("The URL is longer than {URL_BYTES_MAX} bytes.");
+            return Err(Failure::new(ErrorCode::UriTooLong, message));
+        }
+        if self.header_bytes > REQUEST_HEADERS_BYTES_MAX {
+            let message = format!("The headers are longer than {REQUEST_HEADERS_BYTES_MAX} bytes.");
+            return Err(Failure::new(ErrorCode::HeadersTooLarge, message));
+        }
+        Ok(())
+    }
+}
+
+/// What is told of a request when it is answered.
+pub(crate) struct Told<'a> {
+    /// Id of the operation, or what the request failed to be.
+    pub(crate) operation: &'static str,
+    pub(crate) project: Option<&'a str>,
+    pub(crate) path: Option<&'a str>,
+}
+
+impl Exchange {
+    /// Takes what is needed from a request.
+    #[must_use]
+    pub fn begin(request: web_sys::Request, env: Env, context: JsValue) -> Self {
+        let preamble = Preamble::split(&preamble(&request));
+        let ray = preamble.ray.as_deref().and_then(RequestId::parse);
+        let made = || format!("{:08x}{:08x}", js::random(), js::random());
+        let id = ray.map_or_else(made, |ray| ray.to_string());
+        Self { request, env, context, preamble, id, started_ms: js_sys::Date::now() }
+    }
+
+    /// The promise of a response, completed.
+    pub(crate) fn finish(
+        &self,
+        promise: &Promise,
+        told: &Told<'_>,
+        (cors, is_private): (&Cors, bool),
+        config: Option<&Config>,
+    ) -> Promise {
+        let plan = Object::new();
+        let log = config.map_or(LogRequests::All, |config| config.log_requests);
+        let dataset = metrics::dataset(&self.env);
+        let properties: [(&str, JsValue); 9] = [
+            ("cors", cors.headers()),
+            ("vary", cors.varies().into()),
+            ("isPrivate", is_private.into()),
+            ("timing", self.preamble.wants_timing.into()),
+            ("id", self.id.as_str().into()),
+            ("log", log.as_str().into()),
+            ("line", self.line(told, log).into()),
+            ("point", dataset.map_or(JsValue::NULL, |dataset| point(dataset, told))),
+            ("started", self.started_ms.into()),
+        ];
+        for (name, value) in properties {
+            // A fresh object takes any property.
+            let _ = Reflect::set(&plan, &name.into(), &value);
+        }
+        finish(promise, &unavailable_callback(), &plan)
+    }
+
+    /// The first fields of the request's log line. Never the query: it may hold a token.
+    fn line(&self, told: &Told<'_>, log: LogRequests) -> String {
+        if log == LogRequests::None {
+            return String::new();
+        }
+        let text = |text: &str| Value::from(text).to_string();
+        let mut line = format!(r#""requestId":{}"#, text(&self.id));
+        if let Some(trace) = &self.preamble.trace {
+            line.push_str(&format!(r#","traceId":{}"#, text(&trace.trace_id())));
+        }
+        line.push_str(&format!(r#","operation":"{}""#, told.operation));
+        for (name, value) in [("project", told.project), ("stream", told.path)] {
+            if let Some(value) = value {
+                line.push_str(&format!(r#","{name}":{}"#, text(value)));
+            }
+        }
+        line
+    }
+}
+
+/// Dataset, blobs and index of the request's data point.
+fn point(dataset: JsValue, told: &Told<'_>) -> JsValue {
+    let project = told.project.unwrap_or_default();
+    let blobs = ["request", told.operation, told.path.unwrap_or_default()];
+    let blobs: Array = blobs.iter().map(|text| JsValue::from_str(text)).collect();
+    Array::of3(&dataset, &blobs, &project.into()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_preamble_is_taken_apart() {
+        let text =
+            "GET\nhttp://h/v1/stream/a?stats\n120\n=http://o\n\n\n=/v1/stream/b\n\n\n\n=TRUE";
+        let preamble = Preamble::split(text);
+        assert_eq!((preamble.method.as_str(), preamble.query()), ("GET", "stats"));
+        assert_eq!(preamble.origin.as_deref(), Some("http://o"));
+        assert_eq!(preamble.authorization, None);
+        assert_eq!(preamble.forked_from.as_deref(), Some("/v1/stream/b"));
+        assert!(preamble.wants_timing && preamble.has_stats());
+    }
+
+    #[test]
+    fn what_is_too_large_is_refused() {
+        let code = |lines: &str| Preamble::split(lines).check_size().err().map(|f| f.error.code);
+        let url = format!("http://h/{}", "a".repeat(20_000));
+        assert_eq!(code(&format!("GET\n{url}\n10")), Some(ErrorCode::UriTooLong));
+        assert_eq!(code("GET\nhttp://h/\n40000"), Some(ErrorCode::HeadersTooLarge));
+        assert_eq!(code("GET\nhttp://h/\n4000"), None);
+    }
+}

@@ -1,0 +1,270 @@
+//! The way of every request: size, route, CORS, gate, rate; then what it asks for; then the end.
+//!
+//! ```text
+//! begin ─► size ─► route ─► registry ─► CORS ─► gate ─► rate ─► dispatch ─► finish
+//! ```
+//!
+//! Nothing here waits unless it has to: with the project's record in memory and without a rate
+//! limiter, a request reaches its object in the turn in which it came. Refusals on the way are
+//! completed, logged and counted like every other answer.
+
+use std::rc::Rc;
+
+use js_sys::Promise;
+use protocol::error::{ApiError, ErrorCode};
+use protocol::headers::name;
+use protocol::name::{NameError, Route};
+use protocol::registry::ProjectRecord;
+use protocol::routes::{Access, NoOperation, Operation, Resource};
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::{JsFuture, future_to_promise};
+
+use super::audience::Audience;
+use super::cors::Cors;
+use super::exchange::{Exchange, Told};
+use super::gate::{self, Caller, Question};
+use super::rate;
+use crate::body;
+use crate::config::{Auth, Config};
+use crate::js;
+use crate::registry::{self, Known};
+use crate::respond::{Failure, Reply, sentence};
+
+/// A request that may do what it asks for.
+pub struct Admitted {
+    /// What it asks for.
+    pub operation: Operation,
+    /// Of what.
+    pub route: Route,
+    pub(crate) exchange: Exchange,
+    pub(crate) caller: Caller,
+}
+
+/// Does what an admitted request asks for. A rejection becomes a 503.
+pub type Dispatch = fn(&Admitted) -> Result<Promise, JsValue>;
+
+/// A request, and what it was found to be.
+struct Asked {
+    exchange: Exchange,
+    config: Rc<Config>,
+    route: Route,
+}
+
+/// Answers a request.
+pub fn serve(exchange: Exchange, dispatch: Dispatch) -> Promise {
+    let asked = match Asked::of(exchange) {
+        Ok(asked) => asked,
+        Err(promise) => return promise,
+    };
+    match (asked.kept_record(), rate::limiter(&asked.exchange.env)) {
+        (Some(record), None) => asked.answer(Ok(record), dispatch),
+        (record, limiter) => future_to_promise(async move {
+            let record = match record {
+                Some(record) => Ok(record),
+                None => asked.load_record().await,
+            };
+            let record = match (record, limiter) {
+                (Ok(record), Some(limiter)) => {
+                    let key = asked.rate_key(record.as_deref());
+                    rate::check(&limiter, &key).await.map(|()| record)
+                }
+                (record, _) => record,
+            };
+            JsFuture::from(asked.answer(record, dispatch)).await
+        }),
+    }
+}
+
+impl Asked {
+    /// Finds out what a request is; or the answer to one that is none.
+    fn of(exchange: Exchange) -> Result<Self, Promise> {
+        let config = match Config::of(&exchange.env) {
+            Ok(config) => config,
+            Err(error) => return Err(refused(&exchange, error.into(), None)),
+        };
+        let path = super::path_of(&exchange.preamble.url);
+        let route = match exchange.preamble.check_size() {
+            Ok(()) => Route::parse(path).map_err(|error| bad_name(&error)),
+            Err(failure) => Err(failure),
+        };
+        match route {
+            Ok(route) => Ok(Self { exchange, config, route }),
+            Err(failure) => Err(refused(&exchange, failure, Some(&config))),
+        }
+    }
+
+    /// What is known of the project, when nobody has to be asked.
+    fn kept_record(&self) -> Option<Known> {
+        match self.route.project() {
+            Some(project) if self.config.auth == Auth::Jwt => registry::kept(project),
+            _ => Some(None),
+        }
+    }
+
+    async fn load_record(&self) -> Result<Known, Failure> {
+        match self.route.project() {
+            Some(project) => registry::load(project, &self.exchange.env).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Who is counted: the bearer of a good token, or an address.
+    fn rate_key(&self, record: Option<&ProjectRecord>) -> String {
+        let preamble = &self.exchange.preamble;
+        let judged = self.operation().and_then(|operation| self.admit(operation, record));
+        let address = preamble.address.as_deref().unwrap_or("unknown");
+        rate::key(judged.ok().and_then(|caller| caller.token_id), address)
+    }
+
+    fn operation(&self) -> Result<Operation, Failure> {
+        let preamble = &self.exchange.preamble;
+        Operation::of(&self.route, &preamble.method, preamble.has_stats()).map_err(
+            |none| match none {
+                NoOperation::NoResource => no_resource(),
+                NoOperation::NoMethod(resource) => no_method(resource),
+                NoOperation::Reserved => {
+                    let message = "This path is reserved for the service.";
+                    Failure::new(ErrorCode::Reserved, message)
+                }
+            },
+        )
+    }
+
+    fn admit(
+        &self,
+        operation: Operation,
+        record: Option<&ProjectRecord>,
+    ) -> Result<Caller, Failure> {
+        let question = Question { operation, project: self.route.project(), stream: self.path() };
+        gate::admit(&question, &self.exchange.preamble, &self.config, record, js::now())
+    }
+
+    fn path(&self) -> Option<&protocol::name::StreamPath> {
+        match &self.route {
+            Route::Stream { name, .. } => Some(&name.path),
+            _ => None,
+        }
+    }
+
+    /// Answers, once it is known what the registry says.
+    fn answer(self, record: Result<Known, Failure>, dispatch: Dispatch) -> Promise {
+        let origins = match &record {
+            Ok(Some(record)) => Some(&record.cors_origins),
+            _ => None,
+        };
+        let preamble = &self.exchange.preamble;
+        let cors = Cors::decide(preamble.origin.as_deref(), Some(&self.config), origins);
+        let is_preflight = preamble.method == "OPTIONS";
+        let judged = record.and_then(|record| {
+            if is_preflight {
+                return Ok(None);
+            }
+            let operation = self.operation()?;
+            Ok(Some((operation, self.admit(operation, record.as_deref())?)))
+        });
+        let Self { exchange, config, route } = self;
+        match judged {
+            Ok(Some((operation, caller))) => {
+                let admitted = Admitted { operation, route, exchange, caller };
+                let promise = dispatch(&admitted).unwrap_or_else(|error| Promise::reject(&error));
+                admitted.finish(&promise, &cors, &config)
+            }
+            Ok(None) => {
+                let reply = match Resource::of(&route) {
+                    Some(resource) => cors.preflight(resource.methods()),
+                    None => no_resource().reply(),
+                };
+                let promise = resolved(&exchange.request, reply);
+                end(&exchange, &route, "preflight", &promise, &cors, &config)
+            }
+            Err(failure) => {
+                let promise = resolved(&exchange.request, failure.reply());
+                end(&exchange, &route, "refused", &promise, &cors, &config)
+            }
+        }
+    }
+}
+
+impl Admitted {
+    /// Name of the stream's object.
+    pub(super) fn object(&self) -> Result<String, JsValue> {
+        match &self.route {
+            Route::Stream { name, .. } => Ok(name.object_name()),
+            _ => Err(JsValue::from_str("an operation on a stream names none")),
+        }
+    }
+
+    fn finish(&self, promise: &Promise, cors: &Cors, config: &Config) -> Promise {
+        let is_read = self.operation.access() == Access::Read;
+        let is_private = is_read
+            && config.auth == Auth::Jwt
+            && self.caller.audience == Audience::Authorised
+            && !self.caller.is_public;
+        let told = told(&self.route, self.operation.id());
+        self.exchange.finish(promise, &told, (cors, is_private), Some(config))
+    }
+}
+
+fn told<'a>(route: &'a Route, operation: &'static str) -> Told<'a> {
+    let path = match route {
+        Route::Stream { name, .. } => Some(name.path.as_str()),
+        _ => None,
+    };
+    Told { operation, project: route.project().map(|project| project.as_str()), path }
+}
+
+fn end(
+    exchange: &Exchange,
+    route: &Route,
+    operation: &'static str,
+    promise: &Promise,
+    cors: &Cors,
+    config: &Config,
+) -> Promise {
+    exchange.finish(promise, &told(route, operation), (cors, false), Some(config))
+}
+
+/// The answer to a request that is no request of anything.
+fn refused(exchange: &Exchange, failure: Failure, config: Option<&Config>) -> Promise {
+    let cors = Cors::decide(exchange.preamble.origin.as_deref(), config, None);
+    let told = Told { operation: "refused", project: None, path: None };
+    let promise = resolved(&exchange.request, failure.reply());
+    exchange.finish(&promise, &told, (&cors, false), config)
+}
+
+/// A response that is there already, as the promise that the platform wants. A body that nobody
+/// wants is read first, so that its client sees the response.
+fn resolved(request: &web_sys::Request, reply: Reply) -> Promise {
+    let response = match reply.into_response() {
+        Ok(response) => JsValue::from(response),
+        Err(error) => return Promise::reject(&error),
+    };
+    if matches!(request.method().as_str(), "GET" | "HEAD" | "OPTIONS") {
+        return Promise::resolve(&response);
+    }
+    let request = Clone::clone(request);
+    future_to_promise(async move {
+        body::discard(&request).await;
+        Ok(response)
+    })
+}
+
+fn no_resource() -> Failure {
+    Failure::new(ErrorCode::RouteNotFound, "There is no such resource.")
+}
+
+fn no_method(resource: Resource) -> Failure {
+    let methods = resource.methods();
+    let message = format!("This resource has the methods {methods}.");
+    Failure::new(ErrorCode::MethodNotAllowed, message).header(name::ALLOW, methods)
+}
+
+/// A path that names nothing legal.
+fn bad_name(error: &NameError) -> Failure {
+    let code = match error {
+        NameError::UrlTooLong => ErrorCode::UriTooLong,
+        NameError::InvalidProject => ErrorCode::InvalidProject,
+        _ => ErrorCode::InvalidPath,
+    };
+    ApiError::new(code, sentence(error)).into()
+}
