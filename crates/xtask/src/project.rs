@@ -103,7 +103,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 fn project(name: &str) -> Result<Project, String> {
-    Project::parse(name).map_err(|_| "not 1 to 64 letters, digits, `_` or `-`, or `stream`".into())
+    Project::parse(name)
+        .map_err(|_| "not 1 to 64 letters, digits, `_` or `-`, or it is `stream`".into())
 }
 
 fn connect(target: &Target) -> Result<Service> {
@@ -140,7 +141,7 @@ fn rotate(service: &Service, project: &Project) -> Result<String> {
     eprintln!(
         "wait 60 s, sign with the new secret, wait until the last old token has expired, then:"
     );
-    eprintln!("  cargo xtask project rotate {project} --finish");
+    eprintln!("  cargo xtask project rotate {project} --url {} --finish", service.url());
     eprintln!("the new secret follows on stdout; it cannot be asked for again");
     Ok(secret)
 }

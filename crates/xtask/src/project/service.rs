@@ -57,6 +57,11 @@ impl Service {
         Ok(Self { agent, url: url.trim_end_matches('/').to_owned(), admin_token })
     }
 
+    /// Where it is, without a slash at the end.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Creates a project.
     pub(super) fn create(&self, project: &Project, body: &Value) -> Result<()> {
         let route = format!("{}/v1/{project}/config", self.url);

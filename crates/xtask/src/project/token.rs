@@ -3,13 +3,12 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
+use protocol::limits::{SECRET_BYTES_MAX, SECRET_BYTES_MIN};
 use protocol::name::Project;
 use protocol::time::{UnixMillis, format_rfc3339};
 use protocol::token::{self, Claims, StreamPattern};
 
 const SIGNING_SECRET: &str = "SIGNING_SECRET";
-/// What the service takes as a signing secret.
-const SECRET_CHARS: std::ops::RangeInclusive<usize> = 32..=256;
 /// A year: a token cannot be taken back, only its secret can.
 const TTL_SECONDS_MAX: u64 = 365 * 24 * 3600;
 
@@ -69,10 +68,9 @@ fn claims(args: &Args, now_seconds: u64) -> Claims {
 /// A secret that no project has, without showing it.
 fn sign(claims: &Claims, secret: &str) -> Result<String> {
     ensure!(
-        SECRET_CHARS.contains(&secret.len()) && secret.bytes().all(|byte| byte.is_ascii_graphic()),
-        "{SIGNING_SECRET} is not {} to {} visible ASCII characters",
-        SECRET_CHARS.start(),
-        SECRET_CHARS.end()
+        (SECRET_BYTES_MIN..=SECRET_BYTES_MAX).contains(&secret.len())
+            && secret.bytes().all(|byte| byte.is_ascii_graphic()),
+        "{SIGNING_SECRET} is not {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} visible ASCII characters"
     );
     Ok(token::sign(claims, secret.as_bytes()))
 }
