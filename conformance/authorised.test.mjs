@@ -10,7 +10,8 @@ const PROJECT = "_default";
 const target = process.env.CONFORMANCE_TEST_URL;
 if (!target) throw new Error("CONFORMANCE_TEST_URL is not set: run `cargo xtask test --only conformance-auth`");
 
-const secret = await createProject(target, PROJECT);
+// One of its tests asks as a page of this origin.
+const secret = await createProject(target, PROJECT, { corsOrigins: ["https://example.com"] });
 const proxy = await startProxy(target, token(PROJECT, secret));
 
 runConformanceTests({ baseUrl: proxy.url });

@@ -27,8 +27,10 @@ pub(crate) enum Cors {
     Open,
     /// This origin, or every one, may read the answer.
     Allowed(String),
-    /// The asking origin may not, or none asks.
-    Silent,
+    /// No origin asks: no browser needs to be told.
+    Absent,
+    /// The asking origin may not.
+    Foreign,
 }
 
 impl Cors {
@@ -41,10 +43,10 @@ impl Cors {
         if config.is_some_and(Config::is_cors_open) {
             return Self::Open;
         }
-        let Some(origin) = origin else { return Self::Silent };
+        let Some(origin) = origin else { return Self::Absent };
         let mut lists = config.map(|config| &config.cors_origins).into_iter().chain(project);
         let allowed = lists.find_map(|origins| origins.allows(origin));
-        allowed.map_or(Self::Silent, |allowed| Self::Allowed(allowed.to_owned()))
+        allowed.map_or(Self::Foreign, |allowed| Self::Allowed(allowed.to_owned()))
     }
 
     /// Whether the answer depends on the origin that asks.
@@ -68,7 +70,7 @@ impl Cors {
     pub(crate) fn preflight(&self, methods: &'static str) -> Reply {
         let reply =
             Reply::new(204).header(name::ALLOW, methods).header(name::CACHE_CONTROL, "no-store");
-        if *self == Self::Silent {
+        if *self == Self::Foreign {
             return reply;
         }
         reply
