@@ -3,6 +3,8 @@
 
 use engine::log::Blob;
 use protocol::error::ErrorCode;
+use protocol::headers::name;
+use protocol::trace::TraceParent;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wasm_bindgen::JsValue;
@@ -17,14 +19,21 @@ use crate::respond::{Failure, internal};
 /// Largest internal message.
 const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 
-/// Calls a stream's object. Any status but 200 is a failure.
+/// Calls a stream's object, for the client's request of this trace if it has one. Any status but 200
+/// is a failure.
 pub(crate) async fn call(
     object: &str,
     operation: &str,
     body: Option<String>,
+    trace: Option<TraceParent>,
     env: &Env,
 ) -> Result<web_sys::Response, Failure> {
     let init = web_sys::RequestInit::new();
+    if let Some(trace) = trace {
+        let headers = web_sys::Headers::new().map_err(unavailable)?;
+        headers.set(name::TRACEPARENT, &trace.to_string()).map_err(unavailable)?;
+        init.set_headers(&headers);
+    }
     if let Some(body) = body {
         init.set_method(INTERNAL_METHOD);
         init.set_body(&JsValue::from_str(&body));
@@ -45,7 +54,7 @@ pub(crate) async fn ask<T: DeserializeOwned>(
     message: &impl Serialize,
     env: &Env,
 ) -> Result<T, Failure> {
-    let response = call(object, operation, Some(to_json(message)), env).await?;
+    let response = call(object, operation, Some(to_json(message)), None, env).await?;
     let text = text_of(&response).await?;
     serde_json::from_str(&text)
         .map_err(|error| internal("reading an answer", &JsValue::from_str(&error.to_string())))

@@ -49,6 +49,8 @@ pub(crate) struct AppendHeaderText<'a> {
     stream_seq: Option<&'a str>,
     stream_closed: Option<&'a str>,
     pub(crate) origin: Option<&'a str>,
+    pub(crate) timing: Option<&'a str>,
+    pub(crate) traceparent: Option<&'a str>,
 }
 
 impl<'a> AppendHeaderText<'a> {
@@ -65,6 +67,8 @@ impl<'a> AppendHeaderText<'a> {
             stream_seq: next(),
             stream_closed: next(),
             origin: next(),
+            timing: next(),
+            traceparent: next(),
         }
     }
 }

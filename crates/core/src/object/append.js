@@ -20,7 +20,9 @@ export function appendHeaders(request) {
     field(headers.get("producer-seq")) +
     field(headers.get("stream-seq")) +
     field(headers.get("stream-closed")) +
-    field(headers.get("origin"))
+    field(headers.get("origin")) +
+    field(headers.get("stream-timing")) +
+    field(headers.get("traceparent"))
   );
 }
 

@@ -33,6 +33,7 @@ use wasm_bindgen_futures::{JsFuture, spawn_local};
 use worker::Delay;
 
 use super::calls::CallTicket;
+use super::timing::Timing;
 use super::{Inner, JsBytes};
 use crate::body::{self, Body};
 use crate::js;
@@ -99,12 +100,16 @@ pub(crate) struct RequestTicket {
     cors: bool,
     /// The room that the body takes from its arrival until the answer.
     room: Option<Room>,
+    /// What the request waited for, if it asked.
+    timing: Option<Timing>,
+    traceparent: Option<String>,
+    inner: Rc<Inner>,
 }
 
 impl RequestTicket {
     /// Answers an append that was stored, or stored before.
     fn appended(mut self, appended: &Appended, has_body: bool) {
-        if self.cors {
+        if self.cors || self.timing.is_some() {
             return self.settle(appended_reply(appended, has_body));
         }
         let Some(resolve) = self.resolve.take() else { return };
@@ -122,11 +127,17 @@ impl RequestTicket {
 
     /// Answers an append that was refused.
     fn refused(mut self, failure: Failure) {
+        self.inner.tell_failure(&failure, self.traceparent.take());
         self.settle(failure.reply());
     }
 
     fn settle(&mut self, reply: Reply) {
         let Some(resolve) = self.resolve.take() else { return };
+        let mut timing = self.timing.take();
+        if let Some(timing) = &mut timing {
+            timing.end_phase("queue");
+        }
+        let reply = self.inner.timed(reply, timing);
         let response = reply.cors(self.cors).into_response();
         let response = response.map_or_else(|error| error, JsValue::from);
         // `resolve` is the platform's own function and does not throw.
@@ -214,7 +225,14 @@ impl Inner {
             let lines = js::append_headers(request);
             let text = AppendHeaderText::split(&lines);
             let cors = text.origin.is_some();
-            let ticket = RequestTicket { resolve: Some(resolve), cors, room: None };
+            let ticket = RequestTicket {
+                resolve: Some(resolve),
+                cors,
+                room: None,
+                timing: Timing::begin(text.timing),
+                traceparent: text.traceparent.map(str::to_owned),
+                inner: Rc::clone(self),
+            };
             let arriving = Arriving::new(self);
             match self.prepare(request, &text) {
                 Ok((append, body)) => self.receive(append, body, ticket, arriving),
@@ -260,6 +278,9 @@ impl Inner {
         let inner = Rc::clone(self);
         let arrived = move |body: Result<JsBytes, Failure>| {
             drop(arriving);
+            if let Some(timing) = &mut ticket.timing {
+                timing.end_phase("body");
+            }
             // An upload costs what has arrived of it: idle ones hold up nobody.
             match body.and_then(|body| Ok((Room::take(&inner, body.len())?, body))) {
                 Ok((room, body)) => {

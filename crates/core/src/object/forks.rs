@@ -16,6 +16,7 @@ use protocol::content_type::ContentType;
 use protocol::error::ErrorCode;
 use protocol::limits::{FORK_SUB_OFFSET_BYTES_MAX, ROW_BYTES_MAX};
 use protocol::offset::{Generation, OffsetParam, Position};
+use protocol::trace::TraceParent;
 use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::JsFuture;
 
@@ -43,6 +44,8 @@ const RAISES_MAX: u32 = 3;
 #[derive(Default)]
 pub(crate) struct ForkInProgress {
     going_on: Cell<bool>,
+    /// Trace of the request that makes it.
+    trace: Cell<Option<TraceParent>>,
     waiting: RefCell<Vec<oneshot::Sender<()>>>,
 }
 
@@ -51,12 +54,14 @@ impl ForkInProgress {
         self.going_on.get()
     }
 
-    fn begin(&self) {
+    fn begin(&self, trace: Option<TraceParent>) {
         self.going_on.set(true);
+        self.trace.set(trace);
     }
 
     fn end(&self) {
         self.going_on.set(false);
+        self.trace.set(None);
         self.waiting.take().into_iter().for_each(|waiting| {
             // A request that no longer waits needs no telling.
             let _ = waiting.send(());
@@ -93,8 +98,9 @@ impl Inner {
         self: &Rc<Self>,
         request: &Create<JsBytes>,
         wish: &ForkWish,
+        trace: Option<TraceParent>,
     ) -> Result<Created, Failure> {
-        self.fork_in_progress.begin();
+        self.fork_in_progress.begin(trace);
         let outcome = self.try_fork(request, wish).await;
         self.fork_in_progress.end();
         if outcome.is_err() {
@@ -177,7 +183,8 @@ impl Inner {
             let CopyRequest { source, cold, from, to } = missing;
             let path =
                 format!("copy?source={}&cold={}&from={}&to={}", source.0, cold.0, from.0, to.0);
-            let response = call(&wish.source, &path, None, &self.env).await?;
+            let trace = self.fork_in_progress.trace.get();
+            let response = call(&wish.source, &path, None, trace, &self.env).await?;
             let buffer =
                 response.array_buffer().map_err(|error| internal("copying a fork", &error))?;
             let buffer =
@@ -201,7 +208,8 @@ impl Inner {
             sub_offset: question.sub_offset,
             content_type: question.content_type.as_ref().map(|text| text.as_str().to_owned()),
         };
-        let response = call(&wish.source, "reference", Some(to_json(&message)), &self.env).await;
+        let (trace, message) = (self.fork_in_progress.trace.get(), Some(to_json(&message)));
+        let response = call(&wish.source, "reference", message, trace, &self.env).await;
         let answer = match response {
             Ok(response) => text_of(&response).await,
             Err(failure) => Err(failure),
@@ -221,7 +229,8 @@ impl Inner {
         for release in releases {
             let Ok(child) = self.name() else { return };
             let message = ReleaseMessage { child, generation: release.generation.0 };
-            let told = call(&release.source, "release", Some(to_json(&message)), &self.env).await;
+            let message = Some(to_json(&message));
+            let told = call(&release.source, "release", message, None, &self.env).await;
             if told.is_ok()
                 && let Err(failure) = self
                     .with_stream(|stream| stream.released(release.generation))

@@ -10,6 +10,7 @@
 //! - [`calls`]: appends of WebSocket clients.
 //! - [`forks`]: the conversation between a fork and its source.
 //! - [`stats`]: what the stream holds, for operators.
+//! - [`timing`]: what a request waited for here.
 //! - [`rotation`]: uploads of segments, and the sweeping of unreferenced ones.
 
 mod appends;
@@ -19,6 +20,7 @@ mod readers;
 mod rotation;
 mod sql;
 mod stats;
+mod timing;
 mod verbs;
 
 use std::cell::{Cell, RefCell};
@@ -30,8 +32,10 @@ use engine::log::sql::SqlLog;
 use engine::{Bounds, Stream};
 use js_sys::Promise;
 use protocol::error::{ApiError, ErrorCode};
+use protocol::headers::name;
 use protocol::limits::{FORK_COPY_BYTES_MAX, Limits, ROW_BYTES_MAX};
 use protocol::time::UnixMillis;
+use protocol::trace::TraceParent;
 use wasm_bindgen::JsCast;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::future_to_promise;
@@ -40,6 +44,7 @@ use worker::{Env, Response, State, console_error, worker_sys};
 use crate::body;
 use crate::config::Config;
 use crate::js;
+use crate::metrics::{Level, event};
 use crate::request::{Headers, split_url};
 use crate::respond::{Failure, Reply, internal};
 use appends::Appends;
@@ -49,6 +54,7 @@ use readers::Readers;
 use rotation::Uploading;
 pub use sql::JsBytes;
 pub(crate) use sql::ObjectDatabase;
+use timing::Timing;
 
 type ObjectStream = Stream<SqlLog<ObjectDatabase>>;
 
@@ -87,6 +93,8 @@ pub(crate) struct Inner {
     pub(crate) is_fresh: Cell<bool>,
     /// Whether the operator knows that the stream holds nearly as much as it may.
     pub(crate) is_nearly_full: Cell<bool>,
+    /// How long loading the stream took, until somebody who wants to know is told.
+    load_ms: Cell<Option<u64>>,
     /// Requests since this instance woke.
     pub(crate) requests: Cell<u64>,
     /// When this instance made a segment of the current life last.
@@ -126,6 +134,7 @@ impl StreamObject {
                 uploading: Uploading::default(),
                 is_fresh: Cell::new(false),
                 is_nearly_full: Cell::new(false),
+                load_ms: Cell::new(None),
                 requests: Cell::new(0),
                 rotated_at: Cell::new(None),
             }),
@@ -142,21 +151,25 @@ impl StreamObject {
         let headers = Headers(request.headers());
         let call = Call { url: request.url(), headers, request };
         future_to_promise(async move {
+            let timing = Timing::begin(call.headers.get(name::STREAM_TIMING).as_deref());
             let answer = inner.answer(&call).await;
             inner.take_up();
             if call.request.method() == "PUT" {
                 // A stream may be large, or closed, from the start.
                 inner.rotate_if_due();
             }
-            let response = match answer {
-                Ok(Answer::Reply(reply)) => reply.into_response()?,
-                Ok(Answer::Socket(response)) => response.into(),
+            let reply = match answer {
+                Ok(Answer::Socket(response)) => {
+                    return Ok(web_sys::Response::from(response).into());
+                }
+                Ok(Answer::Reply(reply)) => reply,
                 Err(failure) => {
                     body::discard(&call.request).await;
-                    failure.reply().into_response()?
+                    inner.tell_failure(&failure, call.headers.get(name::TRACEPARENT));
+                    failure.reply()
                 }
             };
-            Ok(response.into())
+            Ok(inner.timed(reply, timing).into_response()?.into())
         })
     }
 
@@ -237,6 +250,7 @@ impl Inner {
         let stream = match &mut *slot {
             Some(stream) => stream,
             empty => {
+                let began = js::now();
                 let stream = self.open().map_err(|error| {
                     console_error!(
                         "{}",
@@ -245,6 +259,7 @@ impl Inner {
                     Failure::from(error)
                 })?;
                 self.is_fresh.set(true);
+                self.load_ms.set(Some(js::now().saturating_since_ms(began)));
                 empty.insert(stream)
             }
         };
@@ -271,6 +286,28 @@ impl Inner {
         let tail = stream.tail_position();
         stream.set_attached_until(self.readers.restore(&self.state, tail));
         Ok(stream)
+    }
+
+    /// A reply with the times that its request asked for.
+    pub(crate) fn timed(&self, reply: Reply, timing: Option<Timing>) -> Reply {
+        let Some(mut timing) = timing else { return reply };
+        if let Some(ms) = self.load_ms.take() {
+            timing.add("load", ms);
+        }
+        reply.header(name::SERVER_TIMING, timing.header())
+    }
+
+    /// Tells the operator that a request failed here, and which trace it belongs to.
+    pub(crate) fn tell_failure(&self, failure: &Failure, traceparent: Option<String>) {
+        let code = failure.error.code;
+        if code.status() < 500 {
+            return;
+        }
+        let trace = traceparent.as_deref().and_then(TraceParent::parse);
+        let trace = trace.map(|trace| trace.trace_id());
+        let stream = self.name().unwrap_or_default();
+        let details = [("code", code.as_str().into()), ("traceId", trace.into())];
+        event(&self.env, (Level::Error, "request_failed"), &stream, 1, &details);
     }
 
     /// The object's own name, `{project}/{path}`.

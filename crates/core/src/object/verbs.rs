@@ -16,6 +16,7 @@ use protocol::lifetime::Lifetime;
 use protocol::name::Route;
 use protocol::offset::{Offset, OffsetParam};
 use protocol::time::format_rfc3339;
+use protocol::trace::TraceParent;
 
 use super::{Answer, Call, Inner, JsBytes};
 use crate::body;
@@ -46,7 +47,11 @@ impl Inner {
         self.settle_fork().await?;
         let created = match &request.fork {
             None => self.with_stream(|stream| stream.create(&request, js::now()))??,
-            Some(wish) => self.make_fork(&request, wish).await?,
+            Some(wish) => {
+                let trace = call.headers.get(name::TRACEPARENT);
+                let trace = trace.as_deref().and_then(TraceParent::parse);
+                self.make_fork(&request, wish, trace).await?
+            }
         };
         Ok(created_reply(&created, call).into())
     }
