@@ -113,6 +113,7 @@ impl Pair {
             content_type: Some(content_type(json)),
             lifetime: Lifetime::Unlimited,
             closed,
+            public: number % 7 == 0,
             body: sent.clone(),
             fork: None,
         };

@@ -380,6 +380,7 @@ impl Workload {
             content_type: named,
             lifetime: self.lifetime(rng, profile, now),
             closed: rng.chance(8),
+            public: rng.chance(10),
             body: body.sent.clone(),
             fork: None,
         };

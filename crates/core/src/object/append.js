@@ -20,7 +20,8 @@ export function appendHeaders(request) {
     field(headers.get("producer-seq")) +
     field(headers.get("stream-seq")) +
     field(headers.get("stream-closed")) +
-    field(headers.get("origin"))
+    field(headers.get("origin")) +
+    field(headers.get("x-durable-streams-audience"))
   );
 }
 
