@@ -72,7 +72,7 @@ impl World {
             content_type: named,
             lifetime: self.workload.lifetime(&mut self.rng, &self.profile, now),
             closed: self.rng.chance(5),
-            public: self.rng.chance(10),
+            public: crate::workload::is_public(now),
             body: body.sent.clone(),
             fork: Some(ForkWish { source: name, offset, sub_offset }),
         };
