@@ -113,7 +113,7 @@ impl Pair {
             content_type: Some(content_type(json)),
             lifetime: Lifetime::Unlimited,
             closed,
-            public: number % 7 == 0,
+            public: number.is_multiple_of(7),
             body: sent.clone(),
             fork: None,
         };
