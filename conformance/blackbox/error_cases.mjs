@@ -129,6 +129,15 @@ export const ERRORS = {
       ["PUT of __ds", () => create(`${SERVER}/v1/p/stream/__ds`)],
     ],
   ],
+  UNAUTHORIZED: [
+    401,
+    [
+      ["an anonymous GET of a stream that is not public", async () =>
+        read(await jsonStream(1), "-1", { "x-durable-streams-audience": "anonymous" })],
+      ["an anonymous POST", async () =>
+        append(await jsonStream(), "1", { "x-durable-streams-audience": "anonymous" })],
+    ],
+  ],
   STREAM_NOT_FOUND: [
     404,
     [
@@ -171,6 +180,8 @@ export const ERRORS = {
       ["open instead of closed", async () => create(await closedStream(), { type: JSON_TYPE })],
       ["closed instead of open", async () =>
         create(await jsonStream(), { type: JSON_TYPE, "stream-closed": "true" })],
+      ["public instead of private", async () =>
+        create(await jsonStream(), { type: JSON_TYPE, "stream-public": "true" })],
       ["a fork instead of a stream of its own", async () =>
         create(await jsonStream(), { "stream-forked-from": pathOf(await jsonStream(1)) })],
       ["a deleted stream that forks hold", async () =>

@@ -34,7 +34,6 @@ const OF_SOCKETS = [
 ];
 // Of projects, tokens and admission: no route answers them yet.
 const NOT_ANSWERED_YET = [
-  "UNAUTHORIZED",
   "FORBIDDEN",
   "INVALID_BODY",
   "PROJECT_NOT_FOUND",

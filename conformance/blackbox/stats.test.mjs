@@ -43,6 +43,7 @@ test("a fresh stream has nothing", async () => {
     contentType: "text/plain; charset=utf-8",
     nextOffset: next,
     closed: false,
+    public: false,
     lifetime: null,
     hot: { rows: 0, bytes: 0, bytesMax: 8 * 1024 ** 3, share: 0 },
     segments: { count: 0, bytes: 0 },

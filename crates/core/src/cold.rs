@@ -15,6 +15,7 @@ use protocol::headers::name;
 use serde::{Deserialize, Serialize};
 use worker::Env;
 
+use crate::edge::Audience;
 use crate::metrics::{Level, event};
 use crate::object::JsBytes;
 use crate::respond::Failure;
@@ -59,6 +60,8 @@ pub(crate) struct ColdPage {
     /// name.
     pub(crate) url: String,
     pub(crate) object: String,
+    /// For whom to ask.
+    pub(crate) audience: Audience,
 }
 
 /// Why bytes could not be had. Whoever makes one has told the operator.

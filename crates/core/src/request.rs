@@ -4,7 +4,7 @@
 use engine::fork::ForkWish;
 use protocol::content_type::ContentType;
 use protocol::error::{ApiError, ErrorCode};
-use protocol::headers::{StreamSeq, is_closed, name, parse_sub_offset};
+use protocol::headers::{StreamSeq, is_closed, is_public, name, parse_sub_offset};
 use protocol::lifetime::Lifetime;
 use protocol::name::{ForkSourceError, Project, StreamName};
 use protocol::offset::OffsetParam;
@@ -51,6 +51,7 @@ pub(crate) struct AppendHeaderText<'a> {
     pub(crate) origin: Option<&'a str>,
     pub(crate) timing: Option<&'a str>,
     pub(crate) traceparent: Option<&'a str>,
+    pub(crate) audience: Option<&'a str>,
 }
 
 impl<'a> AppendHeaderText<'a> {
@@ -69,6 +70,7 @@ impl<'a> AppendHeaderText<'a> {
             origin: next(),
             timing: next(),
             traceparent: next(),
+            audience: next(),
         }
     }
 }
@@ -101,6 +103,7 @@ pub(crate) struct CreateHeaders {
     pub(crate) content_type: Option<ContentType>,
     pub(crate) lifetime: Lifetime,
     pub(crate) closed: bool,
+    pub(crate) public: bool,
     pub(crate) fork: Option<ForkWish>,
 }
 
@@ -114,6 +117,7 @@ impl CreateHeaders {
             content_type: content_type(headers.get(name::CONTENT_TYPE).as_deref())?,
             lifetime,
             closed: is_closed(headers.get(name::STREAM_CLOSED).as_deref()),
+            public: is_public(headers.get(name::STREAM_PUBLIC).as_deref()),
             fork: fork_wish(headers, project)?,
         })
     }
@@ -245,9 +249,10 @@ mod tests {
 
     #[test]
     fn append_headers_are_told_apart() {
-        let text = AppendHeaderText::split("=12\n=text/plain\n\n\n=\n\n=true\n\n");
+        let text = AppendHeaderText::split("=12\n=text/plain\n\n\n=\n\n=true\n\n=x\n");
         assert_eq!((text.content_length, text.producer_seq), (Some("12"), Some("")));
         assert_eq!((text.producer_id, text.origin), (None, None));
+        assert_eq!(text.audience, Some("x"));
         assert_eq!(text.stream_closed, Some("true"));
     }
 

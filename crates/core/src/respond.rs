@@ -304,6 +304,12 @@ impl From<AppendError> for Failure {
     }
 }
 
+/// An anonymous caller asks for what is not public.
+pub(crate) fn unauthorized() -> Failure {
+    Failure::new(ErrorCode::Unauthorized, "This stream needs a token.")
+        .header(name::WWW_AUTHENTICATE, "Bearer")
+}
+
 fn full(bytes_max: u64) -> Failure {
     ApiError::new(ErrorCode::StreamFull, "The stream holds as many bytes as it may.")
         .with("bytesMax", bytes_max)

@@ -21,6 +21,8 @@ pub struct Create<B> {
     pub lifetime: Lifetime,
     /// Whether the stream is closed from the start.
     pub closed: bool,
+    /// Whether everybody may read it; a fork does not inherit that.
+    pub public: bool,
     /// First bytes; may be empty.
     pub body: B,
     /// What to fork, for a fork.
@@ -90,6 +92,7 @@ impl<L: Log> Stream<L> {
             phase: Phase::Live,
             content_type,
             lifetime: request.lifetime,
+            public: request.public,
             touched: now,
             checkpoint: Position(0),
             hot_ends: 0,
@@ -202,6 +205,9 @@ impl Current {
         }
         if request.closed != self.closed.is_closed() {
             return Some("closed state");
+        }
+        if request.public != self.life.public {
+            return Some("Stream-Public");
         }
         match (&request.fork, &self.life.origin) {
             (None, None) => None,

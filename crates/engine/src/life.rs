@@ -202,6 +202,8 @@ pub struct Life {
     pub content_type: ContentType,
     /// When the stream expires.
     pub lifetime: Lifetime,
+    /// Whether everybody may read. Not inherited by forks.
+    pub public: bool,
     /// Last access that has been written down, for sliding lifetimes.
     pub touched: UnixMillis,
     /// The position as of which `seq`, `closed` and the producers' table hold.
@@ -216,7 +218,25 @@ pub struct Life {
     pub origin: Option<Origin>,
 }
 
+/// What a public life adds to the number of its phase in the table. A row that was written before
+/// there were public lives has no such number, and its life is not public.
+const PUBLIC: i64 = 16;
+
 impl Life {
+    /// The number that stands for phase and `public` in the table.
+    #[must_use]
+    pub fn phase_code(&self) -> i64 {
+        self.phase.code() + if self.public { PUBLIC } else { 0 }
+    }
+
+    /// Phase and `public` of a stored number.
+    #[must_use]
+    pub fn from_phase_code(code: i64) -> Option<(Phase, bool)> {
+        let public = code >= PUBLIC;
+        let phase = Phase::from_code(if public { code - PUBLIC } else { code })?;
+        Some((phase, public))
+    }
+
     /// The key of a position of this life.
     #[must_use]
     pub fn key(&self, position: Position) -> Key {
@@ -277,5 +297,10 @@ mod tests {
             assert_eq!(Phase::from_code(phase.code()), Some(phase));
         }
         assert_eq!(Phase::from_code(4), None);
+        for code in [-1, 4, 15, 20, i64::MAX] {
+            assert_eq!(Life::from_phase_code(code), None, "{code}");
+        }
+        assert_eq!(Life::from_phase_code(2), Some((Phase::SoftDeleted, false)));
+        assert_eq!(Life::from_phase_code(17), Some((Phase::Live, true)));
     }
 }

@@ -76,6 +76,7 @@ mod tests {
             content_type: None,
             lifetime: Lifetime::Ttl { seconds: ttl_s },
             closed: false,
+            public: false,
             body: b"abc".to_vec(),
             fork: None,
         };

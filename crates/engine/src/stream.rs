@@ -122,6 +122,8 @@ pub struct Metadata {
     pub lifetime: Lifetime,
     /// Whether the stream is closed.
     pub closed: bool,
+    /// Whether everybody may read it.
+    pub public: bool,
     /// Generation of this life.
     pub generation: Generation,
 }
@@ -212,6 +214,12 @@ impl<L: Log> Stream<L> {
         live.map(|current| &current.life.content_type)
     }
 
+    /// Whether everybody may read the stream that clients see, without touching anything.
+    pub fn is_public(&self) -> bool {
+        let live = self.current.as_ref().filter(|current| current.life.phase == Phase::Live);
+        live.is_some_and(|current| current.life.public)
+    }
+
     /// Generation of the life that clients see.
     pub fn generation(&self) -> Option<Generation> {
         let live = self.current.as_ref().filter(|current| current.life.phase == Phase::Live);
@@ -247,6 +255,7 @@ impl<L: Log> Stream<L> {
             next: current.tail_offset(),
             lifetime: current.life.lifetime,
             closed: current.closed.is_closed(),
+            public: current.life.public,
             generation: current.life.generation,
         })
     }

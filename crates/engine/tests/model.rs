@@ -113,6 +113,7 @@ impl Pair {
             content_type: Some(content_type(json)),
             lifetime: Lifetime::Unlimited,
             closed,
+            public: number.is_multiple_of(7),
             body: sent.clone(),
             fork: None,
         };
@@ -129,6 +130,7 @@ impl Pair {
                     ModelLife::new(created.next.generation, content_type(json), self.now);
                 life.push(&if json { wire.unwrap_or_default() } else { sent });
                 life.closed = closed;
+                life.public = request.public;
                 assert_eq!((created.new, created.next), (true, life.offset(life.tail())));
                 assert!(self.model.dead.iter().all(|dead| *dead < life.generation));
                 self.handed.push(created.next);

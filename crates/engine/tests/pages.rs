@@ -23,6 +23,7 @@ fn stream(content_type: &str, lifetime: Lifetime) -> Stream<MemoryLog> {
         content_type: Some(ContentType::parse(content_type).unwrap()),
         lifetime,
         closed: false,
+        public: false,
         body: Vec::new(),
         fork: None,
     };

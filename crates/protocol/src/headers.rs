@@ -1,7 +1,7 @@
 //! Header names, and the header values that have no module of their own.
 //!
-//! **Error semantics.** A `Stream-Closed` value other than `true` counts as absent and is no
-//! error (PROTOCOL.md §4.1); the other values are refused with an error that names the header.
+//! **Error semantics.** A `Stream-Closed` or `Stream-Public` value other than `true` counts as absent
+//! and is no error (PROTOCOL.md §4.1); the other values are refused with an error that names the header.
 //!
 //! **What stays out.** Values with a module of their own: offsets, content types, producers,
 //! lifetimes, entity tags, references to other streams.
@@ -21,6 +21,8 @@ pub mod name {
     pub const STREAM_UP_TO_DATE: &str = "stream-up-to-date";
     /// `true` closes (request) or tells that the end was reached (response).
     pub const STREAM_CLOSED: &str = "stream-closed";
+    /// `true`: readable without a token (request: from its creation on; response: it is so).
+    pub const STREAM_PUBLIC: &str = "stream-public";
     /// The writer's own sequence, compared as bytes (request).
     pub const STREAM_SEQ: &str = "stream-seq";
     /// Sliding time to live in seconds.
@@ -101,6 +103,12 @@ pub fn is_closed(value: Option<&str>) -> bool {
     value.is_some_and(|value| value.eq_ignore_ascii_case("true"))
 }
 
+/// Whether a `Stream-Public` header says public: `true` in any case, and nothing else.
+#[must_use]
+pub fn is_public(value: Option<&str>) -> bool {
+    is_closed(value)
+}
+
 /// A `Stream-Seq` value (PROTOCOL.md §5.2). Ordered byte by byte.
 ///
 /// 1 to [`STREAM_SEQ_BYTES_MAX`] bytes of printable ASCII. Spaces are allowed inside, since HTTP
@@ -178,6 +186,14 @@ mod tests {
         assert!(is_closed(Some("true")) && is_closed(Some("TRUE")) && is_closed(Some("True")));
         for value in [None, Some(""), Some("false"), Some("yes"), Some("1"), Some(" true")] {
             assert!(!is_closed(value), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn only_true_is_public() {
+        assert!(is_public(Some("true")) && is_public(Some("TRUE")));
+        for value in [None, Some(""), Some("false"), Some("public"), Some("1")] {
+            assert!(!is_public(value), "{value:?}");
         }
     }
 

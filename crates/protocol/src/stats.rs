@@ -19,6 +19,8 @@ pub struct StreamStats {
     pub next_offset: String,
     /// Whether the stream is closed.
     pub closed: bool,
+    /// Whether the stream is readable without a token.
+    pub public: bool,
     /// When the stream ends by itself; `null` when it does not.
     pub lifetime: Option<LifetimeStats>,
     /// What lies in the object's own database.
@@ -115,6 +117,7 @@ mod tests {
             content_type: "text/plain".into(),
             next_offset: "0001795258346428_0000000000000009".into(),
             closed: false,
+            public: true,
             lifetime: Some(LifetimeStats::TtlSeconds(60)),
             hot: HotStats::new(2, 9, 10, 40),
             segments: SegmentStats { count: 0, bytes: 0 },
@@ -126,7 +129,7 @@ mod tests {
         };
         let json = concat!(
             r#"{"stream":"p/a","contentType":"text/plain","#,
-            r#""nextOffset":"0001795258346428_0000000000000009","closed":false,"#,
+            r#""nextOffset":"0001795258346428_0000000000000009","closed":false,"public":true,"#,
             r#""lifetime":{"ttlSeconds":60},"#,
             r#""hot":{"rows":2,"bytes":9,"bytesMax":40,"share":0.25},"#,
             r#""segments":{"count":0,"bytes":0},"#,

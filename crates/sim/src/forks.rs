@@ -72,6 +72,7 @@ impl World {
             content_type: named,
             lifetime: self.workload.lifetime(&mut self.rng, &self.profile, now),
             closed: self.rng.chance(5),
+            public: crate::workload::is_public(now),
             body: body.sent.clone(),
             fork: Some(ForkWish { source: name, offset, sub_offset }),
         };
@@ -148,6 +149,7 @@ impl World {
         let content_type = create.content_type.clone().unwrap_or_default();
         let mut life = ModelLife::new(generation, content_type, now);
         life.phase = Phase::Forking;
+        life.public = create.public;
         life.base = base;
         life.bound(&self.profile.bounds);
         life.origin = Some(ModelOrigin {

@@ -87,6 +87,8 @@ pub struct ModelLife {
     pub content_type: ContentType,
     /// As given at creation.
     pub lifetime: Lifetime,
+    /// As given at creation.
+    pub public: bool,
     /// Every byte.
     pub bytes: Vec<u8>,
     /// Where appends ended; for a fork also its fork point.
@@ -142,6 +144,7 @@ impl ModelLife {
             phase: Phase::Live,
             content_type,
             lifetime: Lifetime::Unlimited,
+            public: false,
             bytes: Vec::new(),
             ends: BTreeSet::new(),
             stretches: Vec::new(),
@@ -344,6 +347,7 @@ impl ModelLife {
         asked.is_none_or(|asked| asked.essence() == self.content_type.essence())
             && (inherits || request.lifetime == self.lifetime)
             && request.closed == self.closed
+            && request.public == self.public
             && same_origin
     }
 

@@ -134,4 +134,32 @@ mod tests {
     fn sqlite_keeps_the_contract() {
         engine::log::suite::run(|| log_in_memory().unwrap());
     }
+
+    /// The rows are spelled out: what is on disk has to be read as long as there is such a disk.
+    #[test]
+    fn lives_are_read_as_they_were_and_are_written() {
+        use engine::log::{Log, Write};
+        use protocol::offset::Generation;
+        let mut log = log_in_memory().unwrap();
+        log.commit(vec![Write::DropLife(Generation(1))]).unwrap();
+        let row = |generation: u64, phase: u64| {
+            format!(
+                "INSERT INTO lives (generation, base, phase, content_type, ttl_s, expires_at, \
+                 touched, checkpoint, hot_ends, seq, closed, origin) VALUES ({generation}, 0, \
+                 {phase}, 'text/plain', NULL, NULL, 5, 7, 3, '0042', x'01', NULL)"
+            )
+        };
+        let connection = Rc::clone(&log.database().connection);
+        // Before there were public streams, and since.
+        connection.execute_batch(&row(1, 1)).unwrap();
+        connection.execute_batch(&row(2, 17)).unwrap();
+        let lives = log.lives(9).unwrap();
+        let found: Vec<_> = lives.iter().map(|life| (life.generation.0, life.public)).collect();
+        assert_eq!(found, [(2, true), (1, false)]);
+        let all =
+            "SELECT phase, content_type, touched, checkpoint, hot_ends, seq, closed FROM lives";
+        let before = log.database().query(all, vec![]).unwrap();
+        log.commit(lives.into_iter().map(Write::Life).collect()).unwrap();
+        assert_eq!(log.database().query(all, vec![]).unwrap(), before);
+    }
 }

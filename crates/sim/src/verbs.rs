@@ -122,6 +122,7 @@ impl World {
         life.base = found.base.0;
         life.bound(&self.profile.bounds);
         life.lifetime = create.lifetime;
+        life.public = create.public;
         life.push(wire);
         life.closed = create.closed;
         let newer = object.model.dead.iter().all(|dead| *dead < life.generation);
@@ -316,6 +317,7 @@ impl World {
                 let same = head.generation == life.generation
                     && head.next == life.offset(life.tail())
                     && head.closed == life.closed
+                    && head.public == life.public
                     && head.content_type == life.content_type
                     && head.lifetime == life.lifetime;
                 ensure!(same, Answer, "{head:?}");
@@ -497,6 +499,7 @@ fn largest_append(life: &ModelLife) -> u64 {
 pub(crate) fn same_state(found: &engine::life::Life, life: &ModelLife) -> bool {
     found.phase == life.phase
         && found.base.0 == life.base
+        && found.public == life.public
         && (life.phase == Phase::Forking
             || found.content_type == life.content_type && found.lifetime == life.lifetime)
         && (life.closed || found.closed == Closed::No)

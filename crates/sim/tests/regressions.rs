@@ -61,6 +61,7 @@ fn create(content_type: &str, fork: Option<ForkWish>) -> Create<Vec<u8>> {
         content_type: Some(ContentType::parse(content_type).unwrap()),
         lifetime: Lifetime::Unlimited,
         closed: false,
+        public: false,
         body: Vec::new(),
         fork,
     }
@@ -112,6 +113,29 @@ fn pages_of_a_json_fork_are_bounded() {
     let page = fork.stream.page(Position(0), READ_CHUNK_BYTES, Dress::Wire, NOW).unwrap();
     let length = page.to.0 - page.from.0;
     assert!(length <= ROW_BYTES_MAX, "{length} bytes");
+}
+
+#[test]
+fn a_fork_is_public_by_its_own_word() {
+    for (source_is, fork_is) in [(true, false), (false, true)] {
+        let (mut source, mut fork) = (rig(), rig());
+        let request = Create { public: source_is, ..create("text/plain", None) };
+        source.stream.create(&request, NOW).unwrap();
+        let request = Create { public: fork_is, ..create("text/plain", Some(wish())) };
+        begin(&mut fork, &mut source, &request);
+        copy_all(&mut fork, &mut source);
+        assert!(!fork.stream.is_public(), "nobody sees it yet");
+        fork.stream.finish_fork(&request, NOW).unwrap();
+        assert_eq!((source.stream.is_public(), fork.stream.is_public()), (source_is, fork_is));
+        let other = Create { public: source_is, ..request };
+        let again = fork.stream.begin_fork(&other, &wish(), "_default/fork", NOW);
+        assert!(matches!(again, Err(CreateError::Exists { differs: "Stream-Public" })));
+        // What is told after memory was lost.
+        let mut woken = Stream::open(fork.disk.clone()).unwrap();
+        assert_eq!(woken.head(NOW).unwrap().public, fork_is);
+        source.stream.delete(NOW).unwrap();
+        assert!(!source.stream.is_public());
+    }
 }
 
 #[test]

@@ -50,6 +50,7 @@ fn create(content_type: &str, fork: Option<ForkWish>) -> Create<Vec<u8>> {
         content_type: Some(ContentType::parse(content_type).unwrap()),
         lifetime: Lifetime::Unlimited,
         closed: false,
+        public: false,
         body: Vec::new(),
         fork,
     }

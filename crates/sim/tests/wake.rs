@@ -25,6 +25,7 @@ fn stream_on(disk: &Disk) -> Stream<Disk> {
         content_type: Some(ContentType::parse("text/plain").unwrap()),
         lifetime: Lifetime::Unlimited,
         closed: false,
+        public: false,
         body: Vec::new(),
         fork: None,
     };

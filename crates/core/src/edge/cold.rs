@@ -48,8 +48,12 @@ async fn page_of(response: &web_sys::Response) -> Result<ColdPage, Failure> {
 }
 
 async fn ask_again(page: &ColdPage, env: &Env) -> Result<web_sys::Response, Failure> {
-    let request = web_sys::Request::new_with_str(&page.url)
-        .map_err(|error| internal("asking again for cold bytes", &error))?;
+    let failed = |error: JsValue| internal("asking again for cold bytes", &error);
+    let headers = web_sys::Headers::new().map_err(failed)?;
+    page.audience.mark(&headers).map_err(failed)?;
+    let init = web_sys::RequestInit::new();
+    init.set_headers(&headers);
+    let request = web_sys::Request::new_with_str_and_init(&page.url, &init).map_err(failed)?;
     forward(&request, &page.object, env).await
 }
 

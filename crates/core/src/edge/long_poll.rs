@@ -64,6 +64,7 @@ pub(crate) async fn serve(
             }
         };
         return reply
+            .header_if(socket.is_public, name::STREAM_PUBLIC, "true")
             .into_response()
             .map_err(|error| crate::respond::internal("answering", &error));
     }

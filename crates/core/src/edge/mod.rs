@@ -35,7 +35,7 @@ use crate::cold::COLD_STATUS;
 use crate::js::Thenable;
 use crate::projects;
 use crate::reconcile;
-use crate::request::{Mode, ReadQuery, split_url};
+use crate::request::{Headers, Mode, ReadQuery, split_url};
 use crate::respond::{Body, Reply};
 pub(crate) use audience::Audience;
 pub use exchange::Exchange;
@@ -71,7 +71,9 @@ pub fn stream(admitted: &Admitted) -> Result<Promise, JsValue> {
     };
     let (env, caller, trace) = (env.clone(), caller.clone(), exchange.preamble.trace);
     Ok(future_to_promise(async move {
-        let target = Target { url: request.url(), object, audience: caller.audience, trace, env };
+        // The gate's, or the client's own.
+        let audience = Audience::of(&Headers(request.headers()));
+        let target = Target { url: request.url(), object, audience, trace, env };
         let served = match query.mode {
             Mode::Sse => sse::serve(target, &query, caller.expires).await,
             Mode::WebSocket => ws::serve(target, &request, &query, &caller).await,

@@ -67,6 +67,8 @@ pub(crate) struct Socket {
     window: Window,
     /// The stream's content type.
     pub(crate) content_type: ContentType,
+    /// Whether the stream is public.
+    pub(crate) is_public: bool,
     /// Where the reader stood when it was attached.
     pub(crate) start: Option<Offset>,
     /// The tail at that time.
@@ -96,6 +98,7 @@ pub(crate) async fn attach(target: &Target, has_credit: bool) -> Result<Attached
     let content_type = header(name::CONTENT_TYPE).and_then(|text| ContentType::parse(&text).ok());
     let offset = |name: &str| header(name).and_then(|text| text.parse::<Offset>().ok());
     let (start, tail) = (offset(READER_OFFSET), offset(name::STREAM_NEXT_OFFSET));
+    let is_public = header(name::STREAM_PUBLIC).is_some();
     let from = start.map_or(Position(0), |start| start.position);
     let Some(socket) = response.websocket() else {
         return Err(broken("an upgrade without a socket".into()));
@@ -114,6 +117,7 @@ pub(crate) async fn attach(target: &Target, has_credit: bool) -> Result<Attached
         _listeners: listeners,
         window: Window::open(from, has_credit),
         content_type,
+        is_public,
         start,
         tail,
     })))

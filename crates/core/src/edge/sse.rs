@@ -77,6 +77,7 @@ pub(crate) async fn serve(
     };
     let (origin, path, _) = split_url(&target.url);
     let content_type = socket.content_type.clone();
+    let is_public = socket.is_public;
     let is_base64 = content_type.sse_encoding() == SseEncoding::Base64;
     let reader = Reader {
         follower: Follower::at(socket.start),
@@ -97,6 +98,7 @@ pub(crate) async fn serve(
     Reply::new(200)
         .header(name::CONTENT_TYPE, "text/event-stream")
         .header(name::CACHE_CONTROL, "no-cache")
+        .header_if(is_public, name::STREAM_PUBLIC, "true")
         .header_if(is_base64, name::STREAM_SSE_DATA_ENCODING, "base64")
         .body(Body::Stream(body))
         .into_response()

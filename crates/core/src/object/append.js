@@ -22,7 +22,8 @@ export function appendHeaders(request) {
     field(headers.get("stream-closed")) +
     field(headers.get("origin")) +
     field(headers.get("stream-timing")) +
-    field(headers.get("traceparent"))
+    field(headers.get("traceparent")) +
+    field(headers.get("x-durable-streams-audience"))
   );
 }
 

@@ -36,9 +36,10 @@ use super::calls::CallTicket;
 use super::timing::Timing;
 use super::{Inner, JsBytes};
 use crate::body::{self, Body};
+use crate::edge::Audience;
 use crate::js;
 use crate::request::{AppendHeaderText, AppendHeaders, content_length};
-use crate::respond::{Failure, Reply, internal};
+use crate::respond::{Failure, Reply, internal, unauthorized};
 
 /// An append that waits for its group.
 pub(crate) struct Waiting {
@@ -254,6 +255,9 @@ impl Inner {
         text: &AppendHeaderText<'_>,
     ) -> Result<(Append<JsBytes>, Body), Failure> {
         let max = self.config()?.limits.body_bytes_max;
+        if Audience::from_value(text.audience) == Audience::Anonymous {
+            return Err(unauthorized());
+        }
         self.with_stream(|stream| stream.check(js::now()))??;
         let headers = AppendHeaders::parse(text)?;
         let body = body::begin(request, content_length(text.content_length), max)?;

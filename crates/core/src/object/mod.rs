@@ -29,7 +29,7 @@ use std::rc::Rc;
 use engine::duties::{Busy, Due};
 use engine::log::LogError;
 use engine::log::sql::SqlLog;
-use engine::{Bounds, Stream};
+use engine::{Bounds, Missing, Stream};
 use js_sys::Promise;
 use protocol::error::{ApiError, ErrorCode};
 use protocol::headers::name;
@@ -43,10 +43,11 @@ use worker::{Env, Response, State, console_error, worker_sys};
 
 use crate::body;
 use crate::config::Config;
+use crate::edge::Audience;
 use crate::js;
 use crate::metrics::{Level, event};
 use crate::request::{Headers, split_url};
-use crate::respond::{Failure, Reply, internal};
+use crate::respond::{Failure, Reply, internal, unauthorized};
 use appends::Appends;
 use forks::ForkInProgress;
 pub(crate) use readers::READER_OFFSET;
@@ -106,6 +107,7 @@ pub(crate) struct Call {
     pub(crate) request: web_sys::Request,
     pub(crate) url: String,
     pub(crate) headers: Headers,
+    pub(crate) audience: Audience,
 }
 
 /// The handlers that the platform calls. They are exported by hand: a response goes back as the
@@ -149,7 +151,8 @@ impl StreamObject {
             return inner.post(&request);
         }
         let headers = Headers(request.headers());
-        let call = Call { url: request.url(), headers, request };
+        let audience = Audience::of(&headers);
+        let call = Call { url: request.url(), headers, audience, request };
         future_to_promise(async move {
             let timing = Timing::begin(call.headers.get(name::STREAM_TIMING).as_deref());
             let answer = inner.answer(&call).await;
@@ -221,12 +224,34 @@ impl Inner {
         if let Some(operation) = path.strip_prefix(INTERNAL) {
             return self.answer_object(operation, query, call).await;
         }
-        match call.request.method().as_str() {
+        let method = call.request.method();
+        self.admit(call.audience, &method)?;
+        match method.as_str() {
             "GET" => self.get(call, query).await,
             "PUT" => self.put(call, path).await,
             "HEAD" => self.head(),
             "DELETE" => self.delete(),
             _ => Err(Failure::new(ErrorCode::MethodNotAllowed, "A stream has no such method.")),
+        }
+    }
+
+    /// Refuses an anonymous caller whatever is not reading a public stream. Whether there is another
+    /// stream, or none, it does not learn.
+    pub(crate) fn admit(&self, audience: Audience, method: &str) -> Result<(), Failure> {
+        if audience == Audience::Authorised {
+            return Ok(());
+        }
+        if !matches!(method, "GET" | "HEAD") {
+            return Err(unauthorized());
+        }
+        let found = self.with_stream(|stream| {
+            stream.check(js::now())?;
+            Ok(stream.is_public())
+        })?;
+        match found {
+            Ok(true) => Ok(()),
+            Err(Missing::Log(error)) => Err(error.into()),
+            Ok(false) | Err(Missing::NotFound | Missing::Gone) => Err(unauthorized()),
         }
     }
 

@@ -17,7 +17,7 @@ use engine::append::Growth;
 use engine::cold::Content;
 use engine::follow::granted;
 use engine::log::Blob;
-use engine::read::{Dress, Page, ReadError};
+use engine::read::{Dress, ReadError};
 use engine::readers::{Attach, Budget, Ending, Framed, Kind, Note, Outlet, Room, Turn};
 use protocol::content_type::ContentType;
 use protocol::error::ErrorCode;
@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 use wasm_bindgen::{JsCast, JsValue};
 use worker::{Delay, Response, WebSocket, WebSocketPair};
 
+use super::verbs::ReadPage;
 use super::{Answer, Call, Inner, JsBytes};
 use crate::cold::ColdRange;
 use crate::js;
@@ -169,6 +170,7 @@ struct Place {
     offset: Option<Offset>,
     tail: Option<Offset>,
     content_type: ContentType,
+    is_public: bool,
 }
 
 impl Inner {
@@ -183,7 +185,8 @@ impl Inner {
             let from = stream.locate(query.offset, now)?;
             let (tail, _, content_type) = stream.tail(now)?;
             let (offset, tail) = (stream.offset_of(from), stream.offset_of(tail));
-            Ok::<_, Failure>(Place { from, offset, tail, content_type })
+            let is_public = stream.is_public();
+            Ok::<_, Failure>(Place { from, offset, tail, content_type, is_public })
         })??;
         let (kind, lifetime_ms) = match query.mode {
             Mode::WebSocket => (Kind::WebSocket, WS_ATTACH_MS),
@@ -200,12 +203,11 @@ impl Inner {
     pub(crate) fn attach_long_poll(
         self: &Rc<Self>,
         call: &Call,
-        page: &Page<JsBytes>,
-        content_type: &ContentType,
+        ReadPage { page, content_type, is_public }: ReadPage,
     ) -> Result<Answer, Failure> {
         let until = js::now().saturating_add_ms(self.config()?.limits.long_poll_timeout_ms);
         let (from, next) = (page.from, Some(page.next));
-        let place = Place { from, offset: next, tail: next, content_type: content_type.clone() };
+        let place = Place { from, offset: next, tail: next, content_type, is_public };
         self.attach(call, &place, (Kind::LongPoll, granted(from), until, true))
     }
 
@@ -233,11 +235,14 @@ impl Inner {
         self.serve_readers();
         self.note_attached()?;
         let text = |offset: Option<Offset>| offset.map(|o| o.to_string()).unwrap_or_default();
-        let headers = [
+        let mut headers = vec![
             (name::CONTENT_TYPE, place.content_type.as_str().to_owned().into()),
             (name::STREAM_NEXT_OFFSET, text(place.tail).into()),
             (READER_OFFSET, text(place.offset).into()),
         ];
+        if place.is_public {
+            headers.push((name::STREAM_PUBLIC, "true".into()));
+        }
         let headers =
             headers_of(&headers).map_err(|error| internal("attaching a reader", &error))?;
         let response = Response::from_websocket(client)

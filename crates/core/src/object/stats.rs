@@ -20,6 +20,7 @@ impl Inner {
             content_type: stats.metadata.content_type.as_str().to_owned(),
             next_offset: stats.metadata.next.to_string(),
             closed: stats.metadata.closed,
+            public: stats.metadata.public,
             lifetime: match stats.metadata.lifetime {
                 Lifetime::Unlimited => None,
                 Lifetime::Ttl { seconds } => Some(LifetimeStats::TtlSeconds(seconds)),

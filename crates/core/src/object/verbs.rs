@@ -41,6 +41,7 @@ impl Inner {
             content_type: headers.content_type,
             lifetime: headers.lifetime,
             closed: headers.closed,
+            public: headers.public,
             body,
             fork: headers.fork,
         };
@@ -63,7 +64,8 @@ impl Inner {
             .header(name::CONTENT_TYPE, metadata.content_type.as_str().to_owned())
             .header(name::STREAM_NEXT_OFFSET, metadata.next.to_string())
             .header(name::CACHE_CONTROL, NO_STORE)
-            .header_if(metadata.closed, name::STREAM_CLOSED, "true");
+            .header_if(metadata.closed, name::STREAM_CLOSED, "true")
+            .header_if(metadata.public, name::STREAM_PUBLIC, "true");
         Ok(match metadata.lifetime {
             Lifetime::Unlimited => reply,
             Lifetime::Ttl { seconds } => reply.header(name::STREAM_TTL, seconds.to_string()),
@@ -84,6 +86,8 @@ impl Inner {
         self.with_stream(|stream| stream.check(js::now()))??;
         let query = ReadQuery::parse(query)?;
         self.check_boundary(query.offset).await?;
+        // Meanwhile the path may have got another stream.
+        self.admit(call.audience, "GET")?;
         match query.mode {
             Mode::CatchUp => self.catch_up(call, &query),
             Mode::LongPoll => self.long_poll(call, &query),
@@ -92,35 +96,34 @@ impl Inner {
     }
 
     fn catch_up(&self, call: &Call, query: &ReadQuery) -> Result<Answer, Failure> {
-        let (page, content_type) = self.read_page(query)?;
-        let reply = page_reply(200, &page, &content_type);
+        let read = self.read_page(query)?;
+        let (page, reply) = (&read.page, read.reply(200));
         if query.offset == OffsetParam::Now {
             let reply = reply.header(name::CACHE_CONTROL, NO_STORE);
-            return Ok(self.filled(reply, page.content, &content_type, (call, query))?.into());
+            return Ok(self.filled(reply, read, (call, query))?.into());
         }
-        let etag = etag_of(&page);
+        let etag = etag_of(page);
         // A page may be kept if its URL names the generation and nothing ends its life early.
         let named = matches!(query.offset, OffsetParam::At(offset) if offset != Offset::ZERO);
         let lasts = self.with_stream(|stream| stream.lasts())?;
         let cache = if page.immutable && named && lasts { IMMUTABLE } else { REVALIDATE };
         let known = call.headers.get(name::IF_NONE_MATCH);
         if known.is_some_and(|known| matches_if_none_match(&known, &etag)) {
-            let reply = page_reply(304, &page, &content_type);
+            let reply = read.reply(304);
             return Ok(reply.header(name::ETAG, etag).header(name::CACHE_CONTROL, cache).into());
         }
         let reply = reply.header(name::ETAG, etag).header(name::CACHE_CONTROL, cache);
-        Ok(self.filled(reply, page.content, &content_type, (call, query))?.into())
+        Ok(self.filled(reply, read, (call, query))?.into())
     }
 
     /// The reply with the page's bytes, or with where they are: then the edge puts them in.
     fn filled(
         &self,
         reply: Reply,
-        content: Content<JsBytes>,
-        content_type: &ContentType,
+        ReadPage { page, content_type, .. }: ReadPage,
         (call, query): (&Call, &ReadQuery),
     ) -> Result<Reply, Failure> {
-        match content {
+        match page.content {
             Content::Hot(bytes) => Ok(reply.body(Body::Bytes(bytes))),
             Content::Cold(locator) => {
                 let page = ColdPage {
@@ -129,6 +132,7 @@ impl Inner {
                     live: query.mode != Mode::CatchUp,
                     url: catch_up_url(&call.url, query.offset),
                     object: self.name()?,
+                    audience: call.audience,
                 };
                 let text = serde_json::to_string(&page).unwrap_or_default();
                 Ok(reply.status(COLD_STATUS).body(Body::Text(text)))
@@ -150,14 +154,14 @@ impl Inner {
     }
 
     fn long_poll(self: &Rc<Self>, call: &Call, query: &ReadQuery) -> Result<Answer, Failure> {
-        let (page, content_type) = self.read_page(query)?;
+        let read = self.read_page(query)?;
+        let page = &read.page;
         let waiting = page.from == page.to;
         if waiting && !page.closed {
-            return self.attach_long_poll(call, &page, &content_type);
+            return self.attach_long_poll(call, read);
         }
         let status = if waiting { 204 } else { 200 };
-        let mut reply =
-            page_reply(status, &page, &content_type).header(name::CACHE_CONTROL, NO_STORE);
+        let mut reply = read.reply(status).header(name::CACHE_CONTROL, NO_STORE);
         if !page.closed {
             let cursor = next_cursor(js::now(), query.cursor.as_deref(), js::random());
             reply = reply.header(name::STREAM_CURSOR, cursor);
@@ -165,28 +169,40 @@ impl Inner {
         if waiting {
             return Ok(reply.into());
         }
-        let reply = reply.header(name::ETAG, etag_of(&page));
-        Ok(self.filled(reply, page.content, &content_type, (call, query))?.into())
+        let reply = reply.header(name::ETAG, etag_of(page));
+        Ok(self.filled(reply, read, (call, query))?.into())
     }
 
-    fn read_page(&self, query: &ReadQuery) -> Result<(Page<JsBytes>, ContentType), Failure> {
+    fn read_page(&self, query: &ReadQuery) -> Result<ReadPage, Failure> {
         let chunk = self.config()?.limits.read_chunk_bytes;
         let now = js::now();
         self.with_stream(|stream| {
             let from = stream.locate(query.offset, now)?;
             let page = stream.page(from, chunk, Dress::Response, now)?;
-            Ok::<_, Failure>((page, stream.content_type().cloned().unwrap_or_default()))
+            let content_type = stream.content_type().cloned().unwrap_or_default();
+            Ok::<_, Failure>(ReadPage { page, content_type, is_public: stream.is_public() })
         })?
     }
 }
 
-/// The headers that describe a page, with or without its bytes.
-fn page_reply(status: u16, page: &Page<JsBytes>, content_type: &ContentType) -> Reply {
-    Reply::new(status)
-        .header(name::CONTENT_TYPE, content_type.as_str().to_owned())
-        .header(name::STREAM_NEXT_OFFSET, page.next.to_string())
-        .header_if(page.up_to_date, name::STREAM_UP_TO_DATE, "true")
-        .header_if(page.closed, name::STREAM_CLOSED, "true")
+/// A page, with what else of the stream its readers are told.
+pub(crate) struct ReadPage {
+    pub(crate) page: Page<JsBytes>,
+    pub(crate) content_type: ContentType,
+    pub(crate) is_public: bool,
+}
+
+impl ReadPage {
+    /// The headers that describe the page, with or without its bytes.
+    fn reply(&self, status: u16) -> Reply {
+        let Self { page, content_type, is_public } = self;
+        Reply::new(status)
+            .header(name::CONTENT_TYPE, content_type.as_str().to_owned())
+            .header(name::STREAM_NEXT_OFFSET, page.next.to_string())
+            .header_if(page.up_to_date, name::STREAM_UP_TO_DATE, "true")
+            .header_if(page.closed, name::STREAM_CLOSED, "true")
+            .header_if(*is_public, name::STREAM_PUBLIC, "true")
+    }
 }
 
 fn etag_of(page: &Page<JsBytes>) -> String {

@@ -77,6 +77,7 @@ impl<L: Log> Stream<L> {
             phase: Phase::Forking,
             content_type: request.content_type.clone().unwrap_or_default(),
             lifetime: request.lifetime,
+            public: request.public,
             touched: now,
             checkpoint: Position(0),
             hot_ends: 0,

@@ -55,6 +55,7 @@ fn life(generation: u64) -> Life {
         phase: Phase::Live,
         content_type: ContentType::parse("text/plain; charset=utf-8").unwrap(),
         lifetime: Lifetime::Unlimited,
+        public: false,
         touched: UnixMillis(1_700_000_000_000),
         checkpoint: Position(0),
         hot_ends: 0,
@@ -123,7 +124,9 @@ fn lives_round_trip<L: Log>(mut log: L) {
     };
     let expiring =
         Life { lifetime: Lifetime::ExpiresAt { at: UnixMillis(1_800_000_000_001) }, ..life(5) };
-    for stored in [life(3), full, expiring] {
+    let public = Life { public: true, ..life(6) };
+    let held = Life { public: true, ..full.clone() };
+    for stored in [life(3), full, held, expiring, public] {
         log.commit(vec![Write::Life(stored.clone())]).unwrap();
         assert_eq!(log.lives(1).unwrap(), [stored]);
     }

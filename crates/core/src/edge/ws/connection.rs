@@ -508,9 +508,10 @@ impl Connection {
                 self.reader_until = self.reader_since.saturating_add_ms(REATTACH_MS);
                 Ok(())
             }
-            // The path has no stream any more, or another one: the offset is not its own.
+            // The path has no stream any more, or another one: the offset is not its own, or an
+            // anonymous client may not know.
             Attached::Answer(response) => Err(match response.status() {
-                400 | 404 | 410 => Ending::gone(),
+                400 | 401 | 404 | 410 => Ending::gone(),
                 429 => Ending::new(CLOSE_TRY_LATER, "TOO_MANY_READERS"),
                 _ => Ending::failed(),
             }),

@@ -17,9 +17,9 @@ use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::spawn_local;
 use worker::{Response, WebSocketPair};
 
-use super::Target;
 use super::gate::Caller;
 use super::socket::{Attached, attach};
+use super::{Audience, Target};
 use crate::config::Config;
 use crate::request::{Headers, ReadQuery, split_url};
 use crate::respond::{Failure, headers_of, internal};
@@ -44,7 +44,7 @@ pub(crate) async fn serve(
     let subprotocol = choose_subprotocol(offered.as_deref())?;
     let limits = Config::of(&target.env)?.limits;
     let (origin, path, _) = split_url(&target.url);
-    let refusal = refusal_of(path, caller);
+    let refusal = refusal_of(path, caller, target.audience);
     let target = target.at(format!("{origin}{path}"));
     let has_credit = query.credit != Some(0);
     let begin = Connection::url(&target.url, query.offset, has_credit);
@@ -60,11 +60,14 @@ pub(crate) async fn serve(
         let message = "This runtime cannot pace a client: open the socket with `credit`.";
         return Err(Failure::new(ErrorCode::InvalidQuery, message));
     }
-    let expires = caller.expires;
+    let (expires, is_public) = (caller.expires, reader.is_public);
     let opening = Opening { target, query: query.clone(), refusal, expires, limits };
     let connection = Connection::open(opening, server, reader);
     spawn_local(connection.run());
     let mut headers = Vec::new();
+    if is_public {
+        headers.push((name::STREAM_PUBLIC, "true".into()));
+    }
     if let Some(subprotocol) = subprotocol {
         headers.push((name::SEC_WEBSOCKET_PROTOCOL, subprotocol.into()));
     }
@@ -74,11 +77,17 @@ pub(crate) async fn serve(
 }
 
 /// Why a client may not append: it reads a stream that the service writes, or its token is for
-/// reading.
-fn refusal_of(path: &str, caller: &Caller) -> Option<ApiError> {
+/// reading, or it has none.
+fn refusal_of(path: &str, caller: &Caller, audience: Audience) -> Option<ApiError> {
     let (code, message) = match Route::parse(path) {
-        Ok(Route::Stream { reserved: None, .. }) if caller.can_write => return None,
-        Ok(Route::Stream { reserved: None, .. }) if caller.expires.is_none() => {
+        Ok(Route::Stream { reserved: None, .. })
+            if caller.can_write && audience == Audience::Authorised =>
+        {
+            return None;
+        }
+        Ok(Route::Stream { reserved: None, .. })
+            if caller.expires.is_none() || audience == Audience::Anonymous =>
+        {
             (ErrorCode::Unauthorized, "Appends need a token.")
         }
         Ok(Route::Stream { reserved: None, .. }) => {
@@ -96,11 +105,13 @@ mod tests {
     #[test]
     fn clients_do_not_append_to_what_the_service_writes() {
         for path in ["/v1/p/stream/a", "/v1/stream/a/session"] {
-            assert_eq!(refusal_of(path, &Caller::EVERYBODY), None, "{path}");
+            assert_eq!(refusal_of(path, &Caller::EVERYBODY, Audience::Authorised), None, "{path}");
+            let refusal = refusal_of(path, &Caller::EVERYBODY, Audience::Anonymous);
+            assert_eq!(refusal.map(|error| error.code), Some(ErrorCode::Unauthorized), "{path}");
         }
         for path in ["/v1/p/stream/session/s", "/v1/stream/sessio%6E/s", "/v1/p/stream/__ds/x"] {
-            let code = refusal_of(path, &Caller::EVERYBODY).map(|error| error.code);
-            assert_eq!(code, Some(ErrorCode::Reserved), "{path}");
+            let refusal = refusal_of(path, &Caller::EVERYBODY, Audience::Authorised);
+            assert_eq!(refusal.map(|error| error.code), Some(ErrorCode::Reserved), "{path}");
         }
     }
 }

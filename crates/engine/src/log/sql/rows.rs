@@ -9,7 +9,7 @@ use protocol::time::UnixMillis;
 use super::{Row, Value};
 use crate::codec::Reader;
 use crate::extent::read_deltas;
-use crate::life::{Closed, Life, Origin, Phase};
+use crate::life::{Closed, Life, Origin};
 use crate::log::{Blob, ExtentRow, Intent, Key, LogError, RotationRow, SegmentRow};
 
 /// Takes the columns of a row from the left.
@@ -70,7 +70,7 @@ pub(super) fn life_of<B: Blob>(row: Row<B>) -> Result<Life, LogError> {
     let mut columns = Columns::new(row, "lives");
     let generation = Generation(columns.int()?);
     let base = Key(columns.int()?);
-    let phase = i64::try_from(columns.int()?).ok().and_then(Phase::from_code);
+    let phase = i64::try_from(columns.int()?).ok().and_then(Life::from_phase_code);
     let content_type = ContentType::parse(&columns.text()?).ok();
     let lifetime = match (columns.optional_int()?, columns.optional_int()?) {
         (Some(seconds), _) => Lifetime::Ttl { seconds },
@@ -86,7 +86,7 @@ pub(super) fn life_of<B: Blob>(row: Row<B>) -> Result<Life, LogError> {
         None => None,
         Some(bytes) => Some(Origin::decode(&bytes.to_vec()).ok_or_else(|| columns.damaged())?),
     };
-    let (Some(phase), Some(content_type), Ok(seq), Some(closed)) =
+    let (Some((phase, public)), Some(content_type), Ok(seq), Some(closed)) =
         (phase, content_type, seq, closed)
     else {
         return Err(columns.damaged());
@@ -97,6 +97,7 @@ pub(super) fn life_of<B: Blob>(row: Row<B>) -> Result<Life, LogError> {
         phase,
         content_type,
         lifetime,
+        public,
         touched,
         checkpoint,
         hot_ends,

@@ -90,7 +90,7 @@ fn store_life<D: Database>(database: &mut D, life: &Life) -> Result<(), LogError
         vec![
             int(life.generation.0),
             int(life.base.0),
-            Value::Integer(life.phase.code()),
+            Value::Integer(life.phase_code()),
             text(life.content_type.as_str()),
             ttl_s,
             expires_at,
