@@ -5,14 +5,23 @@
 //! reason, is thrown away as it comes, up to [`DISCARD_BYTES_MAX`], before the refusal is told:
 //! the platform cuts the connection of a client that is still sending, and the client would never
 //! see it.
+//!
+//! A body has [`Bounds`]: bytes, and a time that grows with what has come. The time is not kept for
+//! bodies of up to [`UNTIMED_BYTES`] whose length is announced: their timers would cost every small
+//! append more than a slow one ever costs, which is a request that waits.
+
+use std::time::Duration;
 
 use engine::log::Blob;
+use futures::future::{Either, select};
 use js_sys::{ArrayBuffer, Function, Promise, Uint8Array};
 use protocol::error::{ApiError, ErrorCode};
 use protocol::headers::name;
+use protocol::limits::Limits;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::ReadableStreamDefaultReader;
+use worker::Delay;
 
 use crate::js;
 use crate::object::JsBytes;
@@ -21,6 +30,36 @@ use crate::respond::Failure;
 
 /// Most bytes of a body that are read only to be refused.
 const DISCARD_BYTES_MAX: u64 = 64 << 20;
+
+/// Longest body of announced length that is waited for without end.
+const UNTIMED_BYTES: u64 = 64 << 10;
+
+/// How much of a body may take a millisecond of its time: 16 KB a second.
+const BYTES_PER_MS: u64 = 16;
+
+/// What a body may cost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Most bytes.
+    pub(crate) bytes_max: u64,
+    /// Time for the first byte; every byte that comes gives more.
+    pub(crate) timeout_ms: u64,
+}
+
+impl Bounds {
+    /// Those of a client's body.
+    pub(crate) fn of(limits: &Limits) -> Self {
+        Self { bytes_max: limits.body_bytes_max, timeout_ms: limits.body_timeout_ms }
+    }
+
+    /// Those of a body that nobody wants: read for a moment, so that its sender sees why.
+    const UNWANTED: Self = Self { bytes_max: 0, timeout_ms: 10_000 };
+
+    /// Milliseconds that a body of so many bytes may take.
+    fn time_ms(&self, bytes: u64) -> u64 {
+        self.timeout_ms.saturating_add(bytes / BYTES_PER_MS)
+    }
+}
 
 /// How a body is going to arrive.
 pub(crate) enum Body {
@@ -33,19 +72,25 @@ pub(crate) enum Body {
         /// The declared length.
         length: u64,
     },
+    /// In one piece, which may take a while.
+    Large {
+        /// Resolves to an `ArrayBuffer`.
+        promise: Promise,
+        /// The declared length.
+        length: u64,
+        bounds: Bounds,
+    },
     /// In pieces, announced to be larger than allowed.
     Oversized {
         /// The pieces.
         stream: web_sys::ReadableStream,
-        /// Most bytes to take.
-        max: u64,
+        bounds: Bounds,
     },
     /// In pieces of unknown number.
     Chunked {
         /// The pieces.
         stream: web_sys::ReadableStream,
-        /// Most bytes to take.
-        max: u64,
+        bounds: Bounds,
     },
 }
 
@@ -58,24 +103,32 @@ fn incomplete<E>(_: E) -> Failure {
     Failure::new(ErrorCode::BodyIncomplete, "The body ended before its announced length.")
 }
 
-/// Starts to read a body of at most `max` bytes.
+fn too_slow() -> Failure {
+    Failure::new(ErrorCode::RequestTimeout, "The body took too long to arrive.")
+}
+
+/// Starts to read a body.
 pub(crate) fn begin(
     request: &web_sys::Request,
     declared: Option<u64>,
-    max: u64,
+    bounds: Bounds,
 ) -> Result<Body, Failure> {
+    let whole = || request.array_buffer().map_err(incomplete);
     match declared {
         Some(0) => Ok(Body::Empty),
-        Some(length) if length <= max => {
-            Ok(Body::Whole { promise: request.array_buffer().map_err(incomplete)?, length })
+        Some(length) if length <= bounds.bytes_max.min(UNTIMED_BYTES) => {
+            Ok(Body::Whole { promise: whole()?, length })
+        }
+        Some(length) if length <= bounds.bytes_max => {
+            Ok(Body::Large { promise: whole()?, length, bounds })
         }
         // A length past the limit: nothing of it is kept, however much of it comes.
         Some(_) => match request.body() {
-            Some(stream) => Ok(Body::Oversized { stream, max }),
-            None => Err(too_large(max)),
+            Some(stream) => Ok(Body::Oversized { stream, bounds }),
+            None => Err(too_large(bounds.bytes_max)),
         },
         None => Ok(match request.body() {
-            Some(stream) => Body::Chunked { stream, max },
+            Some(stream) => Body::Chunked { stream, bounds },
             None => Body::Empty,
         }),
     }
@@ -99,10 +152,10 @@ pub(crate) fn then(promise: &Promise, callback: &Function) {
     NOTHING.with(|nothing| promise.catch(nothing).then(callback));
 }
 
-/// Reads the whole body, at most `max` bytes.
-pub(crate) async fn read(request: &web_sys::Request, max: u64) -> Result<JsBytes, Failure> {
+/// Reads the whole body.
+pub(crate) async fn read(request: &web_sys::Request, bounds: Bounds) -> Result<JsBytes, Failure> {
     let declared = request.headers().get(name::CONTENT_LENGTH).ok().flatten();
-    finish(begin(request, content_length(declared.as_deref()), max)?).await
+    finish(begin(request, content_length(declared.as_deref()), bounds)?).await
 }
 
 /// Reads a body that nobody wants, so that its client sees the refusal.
@@ -112,7 +165,7 @@ pub(crate) async fn discard(request: &web_sys::Request) {
     }
     if let Some(stream) = request.body() {
         // Whatever comes of it: the refusal is what is told.
-        let _ = read_chunks(&stream, 0).await;
+        let _ = read_chunks(&stream, Bounds::UNWANTED).await;
     }
 }
 
@@ -123,22 +176,42 @@ pub(crate) async fn finish(body: Body) -> Result<JsBytes, Failure> {
         Body::Whole { promise, length } => {
             whole(&JsFuture::from(promise).await.map_err(incomplete)?, length)
         }
-        Body::Chunked { stream, max } => read_chunks(&stream, max).await,
-        Body::Oversized { stream, max } => {
+        Body::Large { promise, length, bounds } => {
+            let arrival = in_time(JsFuture::from(promise), bounds.time_ms(length)).await;
+            whole(&arrival.ok_or_else(too_slow)?.map_err(incomplete)?, length)
+        }
+        Body::Chunked { stream, bounds } => read_chunks(&stream, bounds).await,
+        Body::Oversized { stream, bounds } => {
             // Whatever comes of it: the refusal is what is told.
-            let _ = read_chunks(&stream, 0).await;
-            Err(too_large(max))
+            let _ = read_chunks(&stream, Bounds { bytes_max: 0, ..bounds }).await;
+            Err(too_large(bounds.bytes_max))
         }
     }
 }
 
-/// Reads a body of unknown length, keeping at most `max` bytes of it.
-async fn read_chunks(stream: &web_sys::ReadableStream, max: u64) -> Result<JsBytes, Failure> {
+/// What a future resolves to, if it does so in time.
+async fn in_time<T>(future: impl Future<Output = T> + Unpin, ms: u64) -> Option<T> {
+    match select(future, Delay::from(Duration::from_millis(ms))).await {
+        Either::Left((outcome, _)) => Some(outcome),
+        Either::Right(_) => None,
+    }
+}
+
+/// Reads a body of unknown length, keeping at most `bytes_max` bytes of it.
+async fn read_chunks(stream: &web_sys::ReadableStream, bounds: Bounds) -> Result<JsBytes, Failure> {
     let reader: ReadableStreamDefaultReader = stream.get_reader().unchecked_into();
     let mut parts: Vec<JsBytes> = Vec::new();
+    let (max, started) = (bounds.bytes_max, js::now());
     let mut length = 0;
     loop {
-        let step = JsFuture::from(reader.read()).await.map_err(incomplete)?;
+        let due = started.saturating_add_ms(bounds.time_ms(length));
+        let left_ms = due.saturating_since_ms(js::now());
+        let Some(step) = in_time(JsFuture::from(reader.read()), left_ms).await else {
+            // Nobody waits for the cancellation: the reply says enough.
+            js::ignore(&reader.cancel());
+            return Err(too_slow());
+        };
+        let step = step.map_err(incomplete)?;
         let field = |name: &str| js_sys::Reflect::get(&step, &JsValue::from_str(name));
         if field("done").map_err(incomplete)?.is_truthy() {
             break;

@@ -11,13 +11,13 @@ use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::JsFuture;
 use worker::Env;
 
-use crate::body;
+use crate::body::{self, Bounds};
 use crate::edge::{forward, unavailable};
 use crate::object::{Call, INTERNAL, INTERNAL_METHOD};
 use crate::respond::{Failure, internal};
 
-/// Largest internal message.
-const MESSAGE_BYTES_MAX: u64 = 1 << 20;
+/// An internal message: at most a megabyte, which is there at once.
+const MESSAGE_BOUNDS: Bounds = Bounds { bytes_max: 1 << 20, timeout_ms: 10_000 };
 
 /// Calls a stream's object, for the client's request of this trace if it has one. Any status but 200
 /// is a failure.
@@ -66,7 +66,7 @@ pub(crate) fn to_json(message: &impl Serialize) -> String {
 }
 
 pub(crate) async fn message_of<T: DeserializeOwned>(call: &Call) -> Result<T, Failure> {
-    let bytes = body::read(&call.request, MESSAGE_BYTES_MAX).await?.to_vec();
+    let bytes = body::read(&call.request, MESSAGE_BOUNDS).await?.to_vec();
     serde_json::from_slice(&bytes)
         .map_err(|error| Failure::new(ErrorCode::InvalidJson, error.to_string()))
 }

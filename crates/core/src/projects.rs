@@ -24,7 +24,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use worker::Env;
 
-use crate::body;
+use crate::body::{self, Bounds};
 use crate::call::to_json;
 use crate::registry;
 use crate::respond::{Body, Failure, Reply, sentence};
@@ -127,7 +127,8 @@ async fn body_of<T>(request: &web_sys::Request) -> Result<T, Failure>
 where
     T: DeserializeOwned + garde::Validate<Context = ()>,
 {
-    let bytes = body::read(request, CONFIG_BODY_BYTES_MAX).await?.to_vec();
+    const BOUNDS: Bounds = Bounds { bytes_max: CONFIG_BODY_BYTES_MAX, timeout_ms: 10_000 };
+    let bytes = body::read(request, BOUNDS).await?.to_vec();
     Ok(parse_body(&bytes)?)
 }
 

@@ -109,6 +109,10 @@ pub const BODY_BYTES_MAX: u64 = 8 * MIB;
 /// Largest body that an operator may allow.
 pub const BODY_BYTES_CEILING: u64 = 16 * MIB;
 
+/// Time for a request body, beside the time that its bytes take at 16 KB a second: whoever sends
+/// nothing for so long has gone, or wants to hold the stream's object awake.
+pub const BODY_TIMEOUT_MS: u64 = 30_000;
+
 /// Containers of a JSON body that may be open at once, the top-level array included. Deep enough
 /// for any document made by people; a reader's recursive parser may have less stack than we do.
 pub const JSON_DEPTH_MAX: usize = 1024;

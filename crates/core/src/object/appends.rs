@@ -35,7 +35,7 @@ use worker::Delay;
 use super::calls::CallTicket;
 use super::timing::Timing;
 use super::{Inner, JsBytes};
-use crate::body::{self, Body};
+use crate::body::{self, Body, Bounds};
 use crate::edge::Audience;
 use crate::js;
 use crate::request::{AppendHeaderText, AppendHeaders, content_length};
@@ -254,13 +254,13 @@ impl Inner {
         request: &web_sys::Request,
         text: &AppendHeaderText<'_>,
     ) -> Result<(Append<JsBytes>, Body), Failure> {
-        let max = self.config()?.limits.body_bytes_max;
+        let bounds = Bounds::of(&self.config()?.limits);
         if Audience::from_value(text.audience) == Audience::Anonymous {
             return Err(unauthorized());
         }
         self.with_stream(|stream| stream.check(js::now()))??;
         let headers = AppendHeaders::parse(text)?;
-        let body = body::begin(request, content_length(text.content_length), max)?;
+        let body = body::begin(request, content_length(text.content_length), bounds)?;
         let append = Append {
             content_type: headers.content_type,
             body: JsBytes::from_vec(Vec::new()),

@@ -19,7 +19,7 @@ use protocol::time::format_rfc3339;
 use protocol::trace::TraceParent;
 
 use super::{Answer, Call, Inner, JsBytes};
-use crate::body;
+use crate::body::{self, Bounds};
 use crate::cold::{self, COLD_STATUS, ColdError, ColdPage};
 use crate::js;
 use crate::request::{CreateHeaders, Mode, ReadQuery, split_url};
@@ -36,7 +36,7 @@ impl Inner {
             return Err(Failure::new(ErrorCode::InvalidPath, "The path names no stream."));
         };
         let headers = CreateHeaders::parse(&call.headers, &name.project)?;
-        let body = body::read(&call.request, self.config()?.limits.body_bytes_max).await?;
+        let body = body::read(&call.request, Bounds::of(&self.config()?.limits)).await?;
         let request = Create {
             content_type: headers.content_type,
             lifetime: headers.lifetime,

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{
-    BODY_BYTES_CEILING, BODY_BYTES_MAX, LONG_POLL_TIMEOUT_MS, READ_CHUNK_BYTES,
+    BODY_BYTES_CEILING, BODY_BYTES_MAX, BODY_TIMEOUT_MS, LONG_POLL_TIMEOUT_MS, READ_CHUNK_BYTES,
     READ_CHUNK_BYTES_CEILING, READERS_CEILING, READERS_MAX, SEGMENT_APPENDS,
     SEGMENT_APPENDS_CEILING, SEGMENT_BYTES, SEGMENT_BYTES_CEILING, SEGMENT_GRACE_MS,
     SLOW_READER_TIMEOUT_MS, SSE_LIFETIME_MS, STREAM_BYTES_CEILING, STREAM_BYTES_MAX, WAITERS_MAX,
@@ -70,6 +70,8 @@ limits! {
     readers_max = READERS_MAX in 1..=READERS_CEILING;
     /// Bytes of a request body: see [`BODY_BYTES_MAX`].
     body_bytes_max = BODY_BYTES_MAX in 1..=BODY_BYTES_CEILING;
+    /// Milliseconds that a body may take to begin, and to go on: see [`BODY_TIMEOUT_MS`].
+    body_timeout_ms = BODY_TIMEOUT_MS in 1..=600_000;
     /// Bytes of a catch-up page: see [`READ_CHUNK_BYTES`].
     read_chunk_bytes = READ_CHUNK_BYTES in 1..=READ_CHUNK_BYTES_CEILING;
     /// Hot bytes of a stream: see [`STREAM_BYTES_MAX`].
@@ -161,15 +163,16 @@ mod tests {
             waiters_max: 3,
             readers_max: 4,
             body_bytes_max: 5,
-            read_chunk_bytes: 6,
-            stream_bytes_max: 7,
-            segment_bytes: 8,
-            segment_appends: 9,
-            segment_grace_ms: 10,
-            ws_message_bytes_max: 11,
-            ws_unacked_max: 12,
-            ws_frames_per_minute: 13,
-            slow_reader_timeout_ms: 14,
+            body_timeout_ms: 6,
+            read_chunk_bytes: 7,
+            stream_bytes_max: 8,
+            segment_bytes: 9,
+            segment_appends: 10,
+            segment_grace_ms: 11,
+            ws_message_bytes_max: 12,
+            ws_unacked_max: 13,
+            ws_frames_per_minute: 14,
+            slow_reader_timeout_ms: 15,
         };
         assert_eq!(Limits::from_vars(index), Ok(expected));
     }
