@@ -15,6 +15,7 @@ use engine::segments::{Segments, Unavailable};
 use protocol::error::ErrorCode;
 use protocol::headers::name;
 use protocol::name::Project;
+use protocol::reconcile::{ObjectState, ReconcileReport, StoredObject};
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::JsValue;
 use worker::Env;
@@ -34,20 +35,6 @@ const ROWS: u32 = 64;
 /// Deletion markers that are looked through.
 const MARKERS_MAX: u32 = 100_000;
 
-/// What a log says of an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum State {
-    /// A segment of the stream.
-    Referenced,
-    /// An upload is under way.
-    Intended,
-    /// It waits to be deleted.
-    Marked,
-    /// Nothing knows of it.
-    Orphaned,
-}
-
 /// What a stream's object is asked: the store has exactly these of its names in a range.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Question {
@@ -62,7 +49,7 @@ pub(crate) struct Question {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Verdict {
     /// One a name.
-    states: Vec<State>,
+    states: Vec<ObjectState>,
     /// Names in the range that the stream references and that were not among the given ones.
     missing: Vec<String>,
 }
@@ -70,8 +57,8 @@ pub(crate) struct Verdict {
 impl Inner {
     /// Judges the names of this stream's objects.
     pub(crate) fn reconcile(&self, question: &Question) -> Result<Verdict, Failure> {
-        let mut states: BTreeMap<&str, State> =
-            question.names.iter().map(|name| (name.as_str(), State::Orphaned)).collect();
+        let mut states: BTreeMap<&str, ObjectState> =
+            question.names.iter().map(|name| (name.as_str(), ObjectState::Orphaned)).collect();
         let mut missing = Vec::new();
         let mut key: Option<Key> = None;
         loop {
@@ -80,7 +67,7 @@ impl Inner {
             key = Some(last.key);
             for SegmentRow { name, own, .. } in rows {
                 if let Some(state) = states.get_mut(name.as_str()) {
-                    *state = State::Referenced;
+                    *state = ObjectState::Referenced;
                 } else if own && question.covers(&name) {
                     missing.push(name);
                 }
@@ -88,11 +75,13 @@ impl Inner {
         }
         let marked = self.with_stream(|stream| stream.marked(MARKERS_MAX))??;
         for (name, state) in &mut states {
-            if *state == State::Orphaned && marked.contains(*name) {
-                *state = State::Marked;
+            if *state == ObjectState::Orphaned && marked.contains(*name) {
+                *state = ObjectState::Marked;
             }
-            if *state == State::Orphaned && self.with_stream(|stream| stream.is_intended(name))? {
-                *state = State::Intended;
+            if *state == ObjectState::Orphaned
+                && self.with_stream(|stream| stream.is_intended(name))?
+            {
+                *state = ObjectState::Intended;
             }
         }
         let state = |name: &String| states.get(name.as_str()).copied();
@@ -105,22 +94,6 @@ impl Question {
         self.after.as_deref().is_none_or(|after| name > after)
             && self.until.as_deref().is_none_or(|until| name <= until)
     }
-}
-
-#[derive(Serialize)]
-struct Object {
-    name: String,
-    size: u64,
-    state: State,
-}
-
-/// One page of the report.
-#[derive(Default, Serialize)]
-struct Report {
-    objects: Vec<Object>,
-    missing: Vec<String>,
-    /// The `after` of the next page.
-    next: Option<String>,
 }
 
 /// `GET /v1/{project}/reconcile?after=&limit=`.
@@ -167,11 +140,11 @@ async fn page(
     limit: u32,
     store: &Store,
     env: &Env,
-) -> Result<Report, Failure> {
+) -> Result<ReconcileReport, Failure> {
     let prefix = format!("{}/", project.as_str());
     let listed = store.list(&prefix, after.as_deref(), limit).await.map_err(unanswered)?;
     let next = listed.last().map(|last| last.name.clone());
-    let mut report = Report { next: next.clone(), ..Report::default() };
+    let mut report = ReconcileReport { next: next.clone(), ..ReconcileReport::default() };
     let mut by_stream: BTreeMap<&str, Vec<&engine::segments::Listed>> = BTreeMap::new();
     for object in &listed {
         by_stream.entry(stream_of(&object.name).unwrap_or_default()).or_default().push(object);
@@ -179,7 +152,7 @@ async fn page(
     for (stream, objects) in by_stream {
         let names: Vec<String> = objects.iter().map(|object| object.name.clone()).collect();
         let states = if stream.is_empty() {
-            names.iter().map(|_| State::Orphaned).collect()
+            names.iter().map(|_| ObjectState::Orphaned).collect()
         } else {
             let question = Question { names, after: after.clone(), until: next.clone() };
             let verdict: Verdict = ask(stream, "reconcile", &question, env).await?;
@@ -191,10 +164,14 @@ async fn page(
             verdict.states
         };
         for (object, state) in objects.into_iter().zip(states) {
-            let gone = state == State::Orphaned
+            let gone = state == ObjectState::Orphaned
                 && store.head(&object.name).await.map_err(unanswered)?.is_none();
             if !gone {
-                report.objects.push(Object { name: object.name.clone(), size: object.size, state });
+                report.objects.push(StoredObject {
+                    name: object.name.clone(),
+                    size: object.size,
+                    state,
+                });
             }
         }
     }

@@ -353,6 +353,7 @@ pub fn documentation() -> String {
 
 /// One value of an error's `details`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum Detail {
     /// A JSON string.

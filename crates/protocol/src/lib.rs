@@ -18,14 +18,18 @@ pub mod etag;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 pub mod headers;
+pub mod health;
 pub mod json;
 pub mod lifetime;
 pub mod limits;
 pub mod live;
 pub mod name;
 pub mod offset;
+#[cfg(feature = "schema")]
+pub mod openapi;
 pub mod percent;
 pub mod producer;
+pub mod reconcile;
 pub mod registry;
 pub mod routes;
 pub mod sse;

@@ -35,9 +35,18 @@ pub use origins::AllowedOrigins;
 
 /// A signing secret: [`SECRET_BYTES_MIN`] to [`SECRET_BYTES_MAX`] visible ASCII characters.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Validate)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(description = "A signing secret: visible ASCII."))]
 #[serde(transparent)]
 #[garde(transparent)]
-pub struct Secret(#[garde(custom(check_secret))] String);
+pub struct Secret(
+    #[garde(custom(check_secret))]
+    #[cfg_attr(feature = "schema", schemars(
+        length(min = SECRET_BYTES_MIN, max = SECRET_BYTES_MAX),
+        regex(pattern = "^[!-~]+$")
+    ))]
+    String,
+);
 
 impl Secret {
     /// A secret of this text; `None` when its length or a character is not allowed.
@@ -149,6 +158,7 @@ pub enum Removal {
 
 /// Body of a request that creates a project.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Validate)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CreateProject {
     /// Its first secret.
@@ -176,6 +186,8 @@ impl From<CreateProject> for ProjectRecord {
 
 /// Body of a request that changes a project. What is absent stays as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Validate)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("minProperties" = 1)))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ChangeProject {
     /// The origins from now on, all of them.
@@ -198,6 +210,7 @@ impl ChangeProject {
 
 /// Body of a request that adds a secret.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Validate)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AddSecret {
     /// The secret.
@@ -207,6 +220,7 @@ pub struct AddSecret {
 
 /// A project, as an answer shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ProjectView {
     /// Its name.
@@ -221,8 +235,9 @@ pub struct ProjectView {
 
 /// A secret, as an answer shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SecretView {
-    /// [`Secret::id`].
+    /// The first 16 hexadecimal digits of its SHA-256.
     pub id: String,
 }
 

@@ -3,7 +3,11 @@
 //! The router looks an [`Operation`] up before it does anything else, so what is not in the table
 //! cannot be called. The OpenAPI document is made from it, and the tests of authorisation walk it.
 //!
+//! What each answers when it fails stands beside it: [`errors`].
+//!
 //! **What stays out.** How a token is checked ([`crate::token`]), and what an operation does.
+
+pub mod errors;
 
 use crate::name::{Reserved, Route};
 

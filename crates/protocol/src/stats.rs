@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// What a stream is and holds at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct StreamStats {
     /// `{project}/{path}`, the path percent-decoded.
@@ -42,6 +43,7 @@ pub struct StreamStats {
 
 /// The configured lifetime.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum LifetimeStats {
     /// Seconds after the last access.
@@ -52,6 +54,7 @@ pub enum LifetimeStats {
 
 /// What lies in the object's own database.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct HotStats {
     /// Rows of bytes.
@@ -76,6 +79,7 @@ impl HotStats {
 
 /// What lies in the object store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct SegmentStats {
     /// Segments; those that a fork shares with its source count for both.
@@ -86,6 +90,7 @@ pub struct SegmentStats {
 
 /// Live readers by mode.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ReaderStats {
     /// Long-polls that wait.
@@ -98,6 +103,7 @@ pub struct ReaderStats {
 
 /// An upload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RotationStats {
     /// When it was done, RFC 3339; `null` when the object has slept since.

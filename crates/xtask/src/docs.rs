@@ -1,4 +1,4 @@
-//! `cargo xtask docs`: the pages of `docs/` that are made from the code.
+//! `cargo xtask docs`: the pages and the document that are made from the code.
 //!
 //! A page is one entry in [`PAGES`]. With `--check` nothing is written, and a page that differs
 //! from what the code says is an error; `cargo xtask test` runs that.
@@ -10,12 +10,20 @@ use anyhow::{Context, Result, bail};
 
 use crate::paths::Paths;
 
-const PAGES: &[Page] = &[Page { name: "errors.md", make: protocol::error::documentation }];
+const PAGES: &[Page] = &[
+    Page { name: "docs/errors.md", make: protocol::error::documentation },
+    Page { name: "crates/worker/src/openapi.json", make: openapi },
+];
 
 struct Page {
-    /// In `docs/`.
+    /// Below the root.
     name: &'static str,
     make: fn() -> String,
+}
+
+/// In one line: the Worker carries it as it is.
+fn openapi() -> String {
+    protocol::openapi::document().to_string()
 }
 
 #[derive(clap::Args)]
@@ -48,6 +56,6 @@ pub(crate) fn check(paths: &Paths) -> Result<()> {
 
 /// The pages that are missing or differ, as they should be.
 fn stale(paths: &Paths) -> Vec<(PathBuf, String)> {
-    let pages = PAGES.iter().map(|page| (paths.docs().join(page.name), (page.make)()));
+    let pages = PAGES.iter().map(|page| (paths.root().join(page.name), (page.make)()));
     pages.filter(|(path, page)| fs::read_to_string(path).ok().as_ref() != Some(page)).collect()
 }

@@ -40,10 +40,6 @@ impl Paths {
         self.tools().join("logs")
     }
 
-    pub(crate) fn docs(&self) -> PathBuf {
-        self.root.join("docs")
-    }
-
     pub(crate) fn wrangler(&self) -> PathBuf {
         self.root.join("wrangler")
     }

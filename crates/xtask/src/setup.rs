@@ -1,13 +1,13 @@
 //! `cargo xtask setup`: installs what building, hosting and deploying need, at pinned versions.
 //!
 //! Given rustup and Node, everything else lands inside the repository: cargo tools in `.tools`,
-//! npm packages in `node_modules`. Only Chromium is the system's: root installs Debian's package,
-//! everybody else is told. Each step first looks whether it is done, so a second run
+//! npm packages in `node_modules`. Only Chromium and Python are the system's: root installs Debian's
+//! packages, everybody else is told. Each step first looks whether it is done, so a second run
 //! takes a fraction of a second. A step that installs says so before it starts.
 
 use std::env;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -22,6 +22,11 @@ const NODE_MAJOR_MIN: u32 = 20;
 /// `wasm-bindgen-cli` must equal the version of the crate in Cargo.toml exactly.
 const CARGO_TOOLS: [(&str, &str, &str); 2] =
     [("worker-build", "0.8.7", "worker-build"), ("wasm-bindgen-cli", "0.2.129", "wasm-bindgen")];
+
+/// The virtual environment below `.tools`.
+const PYTHON_TOOLS: &str = "python";
+/// What makes one; Debian has it in a package of its own.
+const PYTHON_MODULES: &str = "import ensurepip, venv";
 
 /// Where Debian's package puts it; the variable names another one.
 const CHROMIUM: &str = "/usr/bin/chromium";
@@ -40,6 +45,7 @@ pub(crate) fn run(paths: &Paths, args: &Args) -> Result<()> {
     if args.tests {
         conformance(paths)?;
         chromium(paths)?;
+        schemathesis(paths)?;
     }
     Ok(())
 }
@@ -79,6 +85,51 @@ pub(crate) fn chromium(paths: &Paths) -> Result<()> {
     step("Debian's package chromium", || {
         apt_get(paths, "update", &["update"])?;
         apt_get(paths, "install", &["install", "--yes", "--no-install-recommends", "chromium"])
+    })
+}
+
+/// A tool that [`schemathesis`] installs.
+pub(crate) fn python_tool(paths: &Paths, name: &str) -> PathBuf {
+    paths.tools().join(PYTHON_TOOLS).join("bin").join(name)
+}
+
+/// Installs what the step `schemathesis` runs.
+pub(crate) fn schemathesis(paths: &Paths) -> Result<()> {
+    ensure_python(paths)?;
+    let requirements = paths.conformance().join("schemathesis/requirements.txt");
+    let version = process::stdout(process::command(paths, "python3").arg("--version"))?;
+    let contents = stamp::hash_of_contents(std::slice::from_ref(&requirements))?;
+    let inputs = format!("{version} {contents}");
+    let stamp = Stamp::new(paths, "python");
+    if stamp.matches(&inputs) && python_tool(paths, "schemathesis").is_file() {
+        return Ok(());
+    }
+    stamp.clear()?;
+    step("Python packages of conformance/schemathesis", || {
+        let directory = paths.tools().join(PYTHON_TOOLS);
+        let mut venv = process::command(paths, "python3");
+        venv.args(["-m", "venv", "--clear"]).arg(&directory);
+        process::logged(paths, "setup-venv", &mut venv)?.check()?;
+        let mut pip = process::command(paths, python_tool(paths, "pip"));
+        pip.args(["install", "--no-input", "--requirement"]).arg(&requirements);
+        process::logged(paths, "setup-pip", &mut pip)?.check().map(drop)
+    })?;
+    stamp.write(&inputs)
+}
+
+/// Python with its module for virtual environments.
+fn ensure_python(paths: &Paths) -> Result<()> {
+    let mut python = process::command(paths, "python3");
+    python.args(["-c", PYTHON_MODULES]);
+    if process::stdout(&mut python).is_ok() {
+        return Ok(());
+    }
+    if !geteuid().is_root() || !Path::new(APT_GET).is_file() {
+        bail!("python3 with its module venv is missing: install Debian's package `python3-venv`");
+    }
+    step("Debian's package python3-venv", || {
+        apt_get(paths, "update", &["update"])?;
+        apt_get(paths, "install", &["install", "--yes", "--no-install-recommends", "python3-venv"])
     })
 }
 

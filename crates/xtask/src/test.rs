@@ -13,6 +13,7 @@ mod demo;
 mod deploy_dry_run;
 mod local_host;
 mod operators_tables;
+mod schemathesis;
 mod soak_kill;
 mod soak_readers;
 mod vitest;
@@ -50,6 +51,7 @@ const STEPS: &[Step] = &[
     Step { name: "conformance-cold", run: conformance::run_cold },
     Step { name: "conformance-auth", run: conformance::run_auth },
     Step { name: "blackbox", run: blackbox::run },
+    Step { name: "schemathesis", run: schemathesis::run },
     Step { name: "browser", run: browser::run },
     Step { name: "demo", run: demo::run },
     Step { name: "soak-kill", run: soak_kill::run },

@@ -25,12 +25,14 @@ use std::cell::RefCell;
 
 use js_sys::{Function, Promise};
 use protocol::headers::name;
+use protocol::health::Health;
 use protocol::routes::Operation;
 use protocol::trace::TraceParent;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::future_to_promise;
 use worker::Env;
 
+use crate::call::to_json;
 use crate::cold::COLD_STATUS;
 use crate::js::Thenable;
 use crate::projects;
@@ -157,8 +159,7 @@ fn completed(promise: Promise, env: Env) -> Promise {
 /// # Errors
 /// Only what the platform throws while a response is built.
 pub fn health() -> Result<Promise, JsValue> {
-    let body = serde_json::json!({"name": "durable-streams", "version": env!("CARGO_PKG_VERSION")});
-    document(body.to_string())
+    document(to_json(&Health::here()))
 }
 
 /// A JSON document that is the same for everybody.

@@ -23,11 +23,20 @@ const LABEL_BYTES_MAX: usize = 63;
 
 /// The list, at most [`CORS_ORIGINS_MAX`] entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Validate)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(
+    feature = "schema",
+    schemars(description = "`*`, or `scheme://host[:port]`; the first label may be `*`.")
+)]
 #[serde(transparent)]
 #[garde(transparent)]
 pub struct AllowedOrigins(
     /// The entries.
     #[garde(length(max = CORS_ORIGINS_MAX), inner(custom(check_entry)))]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(inner(regex(pattern = "^([*]|https?://[^A-Z/?#@]+)$")))
+    )]
     pub Vec<String>,
 );
 

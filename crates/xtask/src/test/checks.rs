@@ -83,10 +83,6 @@ pub(super) fn counted(mut report: Report) -> Report {
 
 /// Adds up the lines `test result: ok. 3 passed; 1 failed; ...`.
 fn count(output: &str) -> (u32, u32) {
-    let number_before = |line: &str, word: &str| {
-        let (before, _) = line.split_once(word)?;
-        before.trim_end().rsplit(' ').next()?.parse::<u32>().ok()
-    };
     output
         .lines()
         .filter(|line| line.starts_with("test result:"))
@@ -95,6 +91,12 @@ fn count(output: &str) -> (u32, u32) {
             (of("passed"), of("failed"))
         })
         .fold((0, 0), |sum, line| (sum.0 + line.0, sum.1 + line.1))
+}
+
+/// The number that stands before a word in a runner's line.
+pub(super) fn number_before(line: &str, word: &str) -> Option<u32> {
+    let (before, _) = line.split_once(word)?;
+    before.trim_end().rsplit(' ').next()?.parse().ok()
 }
 
 fn cargo(context: &Context, log: &str, args: &[&str]) -> Result<Report> {

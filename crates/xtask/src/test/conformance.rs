@@ -25,7 +25,7 @@ const LONG_POLL: &str = "LONG_POLL_TIMEOUT_MS=2000";
 const SMALL_SEGMENTS: &str = "SEGMENT_BYTES=1024";
 
 /// The admin token of conformance/tokens.mjs.
-const ADMIN_TOKEN: &str = "ADMIN_TOKEN=admin-token-of-tests-0123456789abcdef";
+pub(super) const ADMIN_TOKEN: &str = "ADMIN_TOKEN=admin-token-of-tests-0123456789abcdef";
 
 pub(super) fn run(context: &Context) -> Result<Report> {
     published(context, "conformance", "published.test.mjs", &[LONG_POLL])
