@@ -3,6 +3,8 @@
 //! A bad value is answered on every request as `MISCONFIGURED`, naming the variable; nothing is
 //! served with a limit that nobody asked for.
 
+use std::cell::OnceCell;
+
 use protocol::error::{ApiError, ErrorCode};
 use protocol::limits::Limits;
 use worker::Env;
@@ -27,6 +29,17 @@ pub struct Config {
 }
 
 impl Config {
+    /// The variables as this isolate has read them first: they do not change while it lives.
+    ///
+    /// # Errors
+    /// As [`Config::from_env`].
+    pub fn of_isolate(env: &Env) -> Result<Self, ApiError> {
+        thread_local! {
+            static CONFIG: OnceCell<Result<Config, ApiError>> = const { OnceCell::new() };
+        }
+        CONFIG.with(|config| config.get_or_init(|| Self::from_env(env)).clone())
+    }
+
     /// Reads the variables.
     ///
     /// # Errors

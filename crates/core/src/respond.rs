@@ -24,8 +24,8 @@ const COMMON_HEADERS: &str =
 /// CORS for every origin, which is what `AUTH=none` means.
 const CORS_HEADERS: &str = concat!(
     r#","access-control-allow-origin":"*","access-control-expose-headers":""#,
-    "stream-next-offset, stream-cursor, stream-up-to-date, stream-closed, stream-ttl, ",
-    "stream-expires-at, stream-sse-data-encoding, producer-epoch, producer-seq, ",
+    "stream-next-offset, stream-cursor, stream-cache, stream-up-to-date, stream-closed, ",
+    "stream-ttl, stream-expires-at, stream-sse-data-encoding, producer-epoch, producer-seq, ",
     "producer-expected-seq, producer-received-seq, etag, location, retry-after\""
 );
 

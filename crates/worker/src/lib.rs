@@ -1,6 +1,6 @@
 //! The one deployable: the route table, and the classes that the platform looks for.
 
-use durable_streams_core::edge;
+use durable_streams_core::edge::{self, Audience};
 use js_sys::Promise;
 use protocol::error::{ApiError, ErrorCode};
 use protocol::name::{Reserved, Route};
@@ -15,7 +15,7 @@ pub use durable_streams_core::StreamObject;
 /// # Errors
 /// Only what the platform throws while a response is built.
 #[wasm_bindgen]
-pub fn fetch(request: web_sys::Request, env: Env, _context: JsValue) -> Result<Promise, JsValue> {
+pub fn fetch(request: web_sys::Request, env: Env, context: JsValue) -> Result<Promise, JsValue> {
     let url = request.url();
     let method = request.method();
     let route = match Route::parse(edge::path_of(&url)) {
@@ -25,7 +25,7 @@ pub fn fetch(request: web_sys::Request, env: Env, _context: JsValue) -> Result<P
     let reply = match (route, method.as_str()) {
         (Route::Stream { reserved: Some(Reserved::Session) | None, name }, "GET" | "HEAD")
         | (Route::Stream { reserved: None, name }, "PUT" | "POST" | "DELETE") => {
-            return edge::stream(request, &name, env);
+            return edge::stream(request, &name, env, Audience::Authorised, context);
         }
         (Route::Stream { reserved: Some(_), .. }, "GET" | "HEAD") => {
             edge::error(ApiError::new(ErrorCode::RouteNotFound, "There is no such resource."))

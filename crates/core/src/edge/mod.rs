@@ -2,18 +2,23 @@
 //!
 //! It finds the object of a path and passes the request on untouched: neither body nor headers
 //! enter wasm here. A live read becomes an internal socket to the object, which [`sse`],
-//! [`long_poll`] and [`ws`] turn into what the client understands.
+//! [`long_poll`] and [`ws`] turn into what the client understands. Reads that name a position share
+//! trips to the object: [`shared`], [`flights`], [`pages`].
 
 mod cold;
 mod cold_frame;
+mod flights;
 mod listeners;
 mod long_poll;
+mod pages;
 mod pipe;
+mod shared;
 mod socket;
 mod sse;
 mod ws;
 
 use std::cell::RefCell;
+use std::rc::Rc;
 
 use js_sys::{Function, Promise};
 use protocol::error::{ApiError, ErrorCode};
@@ -23,10 +28,11 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, future_to_promise};
 use worker::Env;
 
+use self::shared::Read;
 use crate::body;
 use crate::cold::COLD_STATUS;
 use crate::config::Config;
-use crate::js::{Namespace, Thenable};
+use crate::js::{self, Namespace, Thenable};
 use crate::reconcile;
 use crate::request::{Mode, ReadQuery, split_url};
 use crate::respond::{Body, Failure, Reply, internal, sentence};
@@ -42,34 +48,98 @@ pub const REPORT_METHODS: &str = "GET, HEAD, OPTIONS";
 
 type Response = Result<web_sys::Response, JsValue>;
 
-/// Any request to a stream. What is not a live read is passed on, and the object's promise of a
-/// response is handed to the platform as it is.
+/// For whom answers are. It is part of every key under which answers are shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Callers who were asked who they are, and may read.
+    Authorised,
+    /// Anybody.
+    Anonymous,
+}
+
+impl Audience {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Authorised => "authorised",
+            Self::Anonymous => "anonymous",
+        }
+    }
+
+    /// What a client of this audience is told, of what the object says. Every answer that caches may
+    /// keep passes through here.
+    const fn cache_control(self, of_object: &str) -> &str {
+        of_object
+    }
+}
+
+/// Any request to a stream, whose caller has been admitted. What neither follows the stream nor
+/// names a position is passed on, and the object's promise of a response is handed to the platform
+/// as it is. `context` is the request's.
 ///
 /// # Errors
 /// Only what the platform throws while a response is built.
-pub fn stream(request: web_sys::Request, name: &StreamName, env: Env) -> Result<Promise, JsValue> {
+pub fn stream(
+    request: web_sys::Request,
+    name: &StreamName,
+    env: Env,
+    audience: Audience,
+    context: JsValue,
+) -> Result<Promise, JsValue> {
     let object = name.object_name();
-    let is_get = request.method() == "GET";
-    if is_get {
-        let url = request.url();
+    let method = request.method();
+    if method == "GET" {
         // A malformed query is the object's to refuse: first comes whether there is a stream.
-        let query = ReadQuery::parse(split_url(&url).2);
-        if let Some(query) = query.ok().filter(|query| query.mode != Mode::CatchUp) {
-            return Ok(future_to_promise(async move {
-                let served = match query.mode {
-                    Mode::Sse => sse::serve(&url, &query, &object, &env).await,
-                    Mode::WebSocket => ws::serve(&request, &url, &query, &object, &env).await,
-                    _ => long_poll::serve(&url, &query, &object, &env).await,
-                };
-                served.or_else(|failure| failure.reply().into_response()).map(JsValue::from)
-            }));
+        let query = ReadQuery::parse(split_url(&request.url()).2);
+        if let Some(query) = query.ok().filter(is_ours) {
+            let context = context.unchecked_into();
+            return Ok(read(request, query, object, audience, (env, context)));
         }
     }
-    match call_object(&request, &object, &env) {
-        Ok(promise) if is_get => Ok(or_unavailable(completed(promise, env))),
-        Ok(promise) => Ok(or_unavailable(promise)),
-        Err(error) => resolved(request, unavailable(error).reply().into_response()),
+    match (call_object(&request, &object, &env), method.as_str()) {
+        (Ok(promise), "GET") => Ok(or_unavailable(completed(promise, env))),
+        (Ok(promise), "HEAD") => Ok(or_unavailable(promise)),
+        (Ok(promise), method) => {
+            Ok(or_unavailable(flights::note_write(&promise, &object, method == "POST")))
+        }
+        (Err(error), _) => resolved(request, unavailable(error).reply().into_response()),
     }
+}
+
+/// Whether the edge takes part in a read.
+fn is_ours(query: &ReadQuery) -> bool {
+    query.mode != Mode::CatchUp || shared::is_shareable(query.offset)
+}
+
+fn read(
+    request: web_sys::Request,
+    query: ReadQuery,
+    object: String,
+    audience: Audience,
+    (env, context): (Env, js::Context),
+) -> Promise {
+    let may_share = shared::is_shareable(query.offset);
+    let stays = may_share && matches!(query.mode, Mode::CatchUp | Mode::LongPoll);
+    let for_read = context.clone();
+    let served = future_to_promise(async move {
+        let url = request.url();
+        let served = match query.mode {
+            Mode::Sse => sse::serve(&url, &query, &object, &env).await,
+            Mode::WebSocket => ws::serve(&request, &url, &query, &object, &env).await,
+            Mode::CatchUp | Mode::LongPoll => {
+                match Read::new(&request, query, object, audience, (env, for_read)) {
+                    Ok(read) if may_share => shared::serve(Rc::new(read)).await,
+                    Ok(read) => shared::bypass(&read).await,
+                    Err(failure) => Err(failure),
+                }
+            }
+        };
+        served.or_else(|failure| failure.reply().into_response()).map(JsValue::from)
+    });
+    if stays {
+        // A waiter whose client has left ends like the others, and frees its memory.
+        flights::keep_alive(&context, &served);
+    }
+    served
 }
 
 /// A response that is there already, as the promise that the platform wants. A body that nobody

@@ -29,7 +29,7 @@ use super::forward;
 use super::listeners::{Listeners, close_code};
 use crate::cold::ColdRange;
 use crate::js;
-use crate::object::{JsBytes, READER_OFFSET};
+use crate::object::{JsBytes, READER_OFFSET, STREAM_LASTS};
 use crate::respond::{Failure, internal};
 
 /// What the object answers to a live read.
@@ -71,6 +71,8 @@ pub(crate) struct Socket {
     pub(crate) start: Option<Offset>,
     /// The tail at that time.
     pub(crate) tail: Option<Offset>,
+    /// Whether nothing ended the life of the stream early, at that time.
+    pub(crate) lasts: bool,
 }
 
 /// Asks the object for a live read of `url`. `has_credit`: whether the object may send at once.
@@ -95,6 +97,7 @@ pub(crate) async fn attach(
     let content_type = header(name::CONTENT_TYPE).and_then(|text| ContentType::parse(&text).ok());
     let offset = |name: &str| header(name).and_then(|text| text.parse::<Offset>().ok());
     let (start, tail) = (offset(READER_OFFSET), offset(name::STREAM_NEXT_OFFSET));
+    let lasts = header(STREAM_LASTS).is_some_and(|text| !text.is_empty());
     let from = start.map_or(Position(0), |start| start.position);
     let Some(socket) = response.websocket() else {
         return Err(broken("an upgrade without a socket".into()));
@@ -115,6 +118,7 @@ pub(crate) async fn attach(
         content_type,
         start,
         tail,
+        lasts,
     })))
 }
 

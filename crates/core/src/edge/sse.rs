@@ -98,6 +98,7 @@ pub(crate) async fn serve(
     Reply::new(200)
         .header(name::CONTENT_TYPE, "text/event-stream")
         .header(name::CACHE_CONTROL, "no-cache")
+        .header(name::STREAM_CACHE, "bypass")
         .header_if(is_base64, name::STREAM_SSE_DATA_ENCODING, "base64")
         .body(Body::Stream(body))
         .into_response()

@@ -41,8 +41,8 @@ use crate::request::{Headers, split_url};
 use crate::respond::{Failure, Reply, internal};
 use appends::Appends;
 use forks::ForkInProgress;
-pub(crate) use readers::READER_OFFSET;
 use readers::Readers;
+pub(crate) use readers::{READER_OFFSET, STREAM_LASTS};
 use rotation::Uploading;
 pub use sql::JsBytes;
 pub(crate) use sql::ObjectDatabase;
@@ -82,6 +82,8 @@ pub(crate) struct Inner {
     pub(crate) uploading: Uploading,
     /// Whether the stream was loaded and nobody has looked yet for what was left undone.
     pub(crate) is_fresh: Cell<bool>,
+    /// Requests that this instance has been sent since it woke up.
+    pub(crate) requests: Cell<u64>,
     /// Whether the operator knows that the stream holds nearly as much as it may.
     pub(crate) is_nearly_full: Cell<bool>,
 }
@@ -118,6 +120,7 @@ impl StreamObject {
                 fork_in_progress: ForkInProgress::default(),
                 uploading: Uploading::default(),
                 is_fresh: Cell::new(false),
+                requests: Cell::new(0),
                 is_nearly_full: Cell::new(false),
             }),
         }
@@ -126,6 +129,7 @@ impl StreamObject {
     /// A request that the edge passed on, or a call of another stream's object.
     pub fn fetch(&self, request: web_sys::Request) -> Promise {
         let inner = Rc::clone(&self.inner);
+        inner.requests.set(inner.requests.get().saturating_add(1));
         if js::is_append(&request) {
             return inner.post(&request);
         }

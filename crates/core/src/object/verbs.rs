@@ -17,7 +17,7 @@ use protocol::name::Route;
 use protocol::offset::{Offset, OffsetParam};
 use protocol::time::format_rfc3339;
 
-use super::{Answer, Call, Inner, JsBytes};
+use super::{Answer, Call, Inner, JsBytes, STREAM_LASTS};
 use crate::body;
 use crate::cold::{self, COLD_STATUS, ColdError, ColdPage};
 use crate::js;
@@ -160,7 +160,8 @@ impl Inner {
         if waiting {
             return Ok(reply.into());
         }
-        let reply = reply.header(name::ETAG, etag_of(&page));
+        let lasts = self.with_stream(|stream| stream.lasts())?;
+        let reply = reply.header(name::ETAG, etag_of(&page)).header_if(lasts, STREAM_LASTS, "true");
         Ok(self.filled(reply, page.content, &content_type, (call, query))?.into())
     }
 
