@@ -108,6 +108,8 @@ pub enum Step<P> {
     Answer(P),
     /// It asks again: it waits for another trip, or begins one.
     AskAgain,
+    /// The same; if its time is over before it hears anything, this is its answer.
+    WaitOn(P),
     /// It makes a trip of its own.
     GoAlone,
 }
@@ -153,8 +155,9 @@ impl<W, P> Default for Flights<W, P> {
 }
 
 impl<W, P: Clone> Flights<W, P> {
-    /// A reader asks. A trip that it begins ends at `until` or earlier, see [`Flights::ends`];
-    /// `waiter` is called if the reader is to wait.
+    /// A reader asks. A trip that it begins ends at `until` or earlier, see [`Flights::ends`]. That
+    /// is not the reader's own time: readers whose times end one after the other share a trip all
+    /// the same. `waiter` is called if the reader is to wait.
     pub fn ask(
         &mut self,
         key: &Key,
@@ -193,7 +196,7 @@ impl<W, P: Clone> Flights<W, P> {
         Asked::Leads(Seat { flight, number, lost_at })
     }
 
-    /// When a trip that begins `now` has to end, if its reader waits until `until`.
+    /// When a trip that begins `now` has to end, if it may take until `until`.
     #[must_use]
     pub fn ends(now: UnixMillis, until: UnixMillis) -> UnixMillis {
         until.min(now.saturating_add_ms(FLIGHT_MS_MAX))
@@ -244,7 +247,7 @@ impl<W, P: Clone> Flights<W, P> {
     /// A write through this isolate has been answered. `reach` is what its answer says of the tail;
     /// `None` when it does not say, or when the life of the stream may have begun or ended: then
     /// nothing that was asked for before is good for those who ask from now on.
-    pub fn wrote(&mut self, stream: &str, reach: Option<Reach>) {
+    pub fn wrote(&mut self, stream: &str, reach: Option<Reach>, now: UnixMillis) {
         let mut stale: Vec<Key> = Vec::new();
         for (key, landed) in self.landed.range(first_of(stream)..) {
             if key.stream != stream {
@@ -260,7 +263,7 @@ impl<W, P: Clone> Flights<W, P> {
         match reach {
             Some(reach) => self.writes.note(stream, reach),
             None => {
-                self.writes.forget(stream);
+                self.writes.begin_anew(stream, now);
                 let of_stream = |key: &&Key| key.stream == stream;
                 let joinable = self.joinable.range(first_of(stream)..).map(|(key, _)| key);
                 let joinable: Vec<Key> = joinable.take_while(of_stream).cloned().collect();
@@ -275,6 +278,13 @@ impl<W, P: Clone> Flights<W, P> {
     #[must_use]
     pub fn written(&self, stream: &str) -> Option<Reach> {
         self.writes.last(stream)
+    }
+
+    /// Whether an answer to a question of that time may be of the stream's present life, as far as
+    /// it is known here.
+    #[must_use]
+    pub fn is_of_this_life(&self, stream: &str, asked_at: UnixMillis) -> bool {
+        self.writes.get(stream).is_none_or(|last| asked_at > last.anew_at)
     }
 
     /// Bytes of the lingering answers.
@@ -377,7 +387,7 @@ impl Reader {
                 if self.is_over(now) {
                     Step::Answer(payload)
                 } else {
-                    Step::AskAgain
+                    Step::WaitOn(payload)
                 }
             }
             // Any trip that begins from now on sees the write; one that is under way may not.
@@ -402,34 +412,50 @@ impl Reader {
     }
 }
 
+/// What is known of one stream.
+#[derive(Clone, Copy, Debug, Default)]
+struct Written {
+    reach: Option<Reach>,
+    /// When a create or a delete was last answered.
+    anew_at: UnixMillis,
+}
+
 /// The last write of each of the streams that were written to last: two halves, of which the older
 /// one is dropped when the younger one is full.
 #[derive(Debug, Default)]
 struct Writes {
-    young: BTreeMap<String, Reach>,
-    old: BTreeMap<String, Reach>,
+    young: BTreeMap<String, Written>,
+    old: BTreeMap<String, Written>,
 }
 
 impl Writes {
     fn note(&mut self, stream: &str, reach: Reach) {
+        let last = self.get(stream).unwrap_or_default();
         // Answers to writes may arrive out of order.
-        let reach = self.last(stream).map_or(reach, |last| last.max(reach));
+        let reach = last.reach.map_or(reach, |last| last.max(reach));
+        self.set(stream, Written { reach: Some(reach), ..last });
+    }
+
+    fn begin_anew(&mut self, stream: &str, now: UnixMillis) {
+        self.set(stream, Written { reach: None, anew_at: now });
+    }
+
+    fn set(&mut self, stream: &str, written: Written) {
         if let Some(last) = self.young.get_mut(stream) {
-            *last = reach;
+            *last = written;
             return;
         }
         if self.young.len() >= FLIGHT_WRITES_MAX / 2 {
             self.old = mem::take(&mut self.young);
         }
-        self.young.insert(stream.to_owned(), reach);
+        self.young.insert(stream.to_owned(), written);
     }
 
-    fn forget(&mut self, stream: &str) {
-        self.young.remove(stream);
-        self.old.remove(stream);
+    fn get(&self, stream: &str) -> Option<Written> {
+        self.young.get(stream).or_else(|| self.old.get(stream)).copied()
     }
 
     fn last(&self, stream: &str) -> Option<Reach> {
-        self.young.get(stream).or_else(|| self.old.get(stream)).copied()
+        self.get(stream)?.reach
     }
 }

@@ -11,7 +11,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use engine::flights::{Asked, FlightId, Flights, Key, Outcome, Reach, Seat};
+use engine::flights::{Asked, FlightId, Flights, Key, Outcome, Reach, Seat, satisfies};
 use futures::future::{Either, select};
 use js_sys::{Function, Promise};
 use protocol::time::UnixMillis;
@@ -110,6 +110,17 @@ pub(super) fn written(stream: &str) -> Option<Reach> {
     with(|flights| flights.written(stream)).flatten()
 }
 
+/// Whether an answer of the cache is good for a reader that asks now: no write that is known here
+/// has made it an earlier life's, or not the end any more.
+pub(super) fn is_current(stream: &str, landed: &Landed) -> bool {
+    let is_current = with(|flights| {
+        let claim = landed.facts.claim();
+        flights.is_of_this_life(stream, landed.facts.asked_at)
+            && flights.written(stream).is_none_or(|written| satisfies(claim, written))
+    });
+    is_current.unwrap_or(false)
+}
+
 /// The same promise of a write's answer; before the client sees it, nothing older is handed out to
 /// those who ask from then on.
 pub(super) fn note_write(promise: &Promise, stream: &str, is_append: bool) -> Promise {
@@ -117,7 +128,7 @@ pub(super) fn note_write(promise: &Promise, stream: &str, is_append: bool) -> Pr
         static WROTE: Function =
             Closure::<dyn Fn(String, String, bool)>::new(|stream: String, next: String, closed| {
                 let reach = next.parse().ok().map(|next| Reach { next, closed });
-                with(|flights| flights.wrote(&stream, reach));
+                with(|flights| flights.wrote(&stream, reach, js::now()));
             })
             .into_js_value()
             .unchecked_into();

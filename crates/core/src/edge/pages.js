@@ -2,7 +2,15 @@
 // it was made in; header pairs and bytes belong to nobody.
 
 // What is said of one transfer and not of the page, and what the object tells the edge only.
-const OWN = ["age", "cf-cache-status", "content-length", "date", "x-client-cache-control", "x-stream-lasts"];
+const OWN = [
+  "age",
+  "cf-cache-status",
+  "content-length",
+  "date",
+  "x-asked-at",
+  "x-client-cache-control",
+  "x-stream-lasts",
+];
 
 export function headersOf(response) {
   return [...response.headers].filter(([name]) => !OWN.includes(name));
@@ -19,6 +27,7 @@ export function factsOf({ headers }) {
     get("etag"),
     headers.get("x-client-cache-control") ?? get("cache-control"),
     get("x-stream-lasts"),
+    get("x-asked-at"),
   ].join("\n");
 }
 
@@ -46,9 +55,10 @@ export async function findPage(key) {
 }
 
 // The lifetime in the cache is ours; what the client is told stays with the page.
-export async function keepPage(key, seconds, pairs, body) {
+export async function keepPage(key, seconds, askedAt, pairs, body) {
   const headers = new Headers(pairs);
   headers.set("x-client-cache-control", headers.get("cache-control") ?? "no-store");
+  headers.set("x-asked-at", String(askedAt));
   headers.set("cache-control", `public, max-age=${seconds}`);
   const cache = await caches.open("pages");
   await cache.put(key, new Response(body, { headers }));

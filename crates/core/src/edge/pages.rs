@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use engine::flights::{Claim, Reach};
 use js_sys::{Promise, Uint8Array};
+use protocol::time::UnixMillis;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
@@ -42,7 +43,13 @@ extern "C" {
     fn find_page(key: &str) -> Promise;
 
     #[wasm_bindgen(js_name = keepPage)]
-    fn keep_page(key: &str, seconds: f64, headers: &JsValue, body: &Uint8Array) -> Promise;
+    fn keep_page(
+        key: &str,
+        seconds: f64,
+        asked_at: f64,
+        headers: &JsValue,
+        body: &Uint8Array,
+    ) -> Promise;
 }
 
 /// What the edge looks at in an answer.
@@ -57,6 +64,8 @@ pub(super) struct Facts {
     pub(super) cache_control: String,
     /// Whether the object says that nothing ends the stream's life early.
     pub(super) lasts: bool,
+    /// Of a cached page: when the object was asked for it.
+    pub(super) asked_at: UnixMillis,
 }
 
 impl Facts {
@@ -73,6 +82,7 @@ impl Facts {
             etag: next().to_owned(),
             cache_control: next().to_owned(),
             lasts: !next().is_empty(),
+            asked_at: UnixMillis(next().parse().unwrap_or_default()),
         }
     }
 
@@ -148,10 +158,12 @@ impl Landed {
         Some(Self { is_cached: true, ..landed })
     }
 
-    /// Puts the page into the cache.
-    pub(super) async fn keep(&self, key: &str, seconds: u64) {
+    /// Puts the page into the cache; `asked_at`: when the object was asked for it.
+    pub(super) async fn keep(&self, key: &str, seconds: u64, asked_at: UnixMillis) {
         let Some(body) = &self.body else { return };
-        let kept = JsFuture::from(keep_page(key, seconds as f64, &self.headers, body)).await;
+        let (seconds, asked_at) = (seconds as f64, asked_at.0 as f64);
+        let kept = keep_page(key, seconds, asked_at, &self.headers, body);
+        let kept = JsFuture::from(kept).await;
         if let Err(error) = kept {
             internal("caching a page", &error);
         }

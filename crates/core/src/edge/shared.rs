@@ -14,7 +14,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use engine::flights::{Flights, Key, Outcome, Reader, Seat, Step, satisfies};
+use engine::flights::{Flights, Key, Outcome, Reader, Seat, Step};
 use js_sys::{Promise, encode_uri_component};
 use protocol::cursor::next_cursor;
 use protocol::error::ErrorCode;
@@ -80,6 +80,8 @@ pub(super) struct Read {
     env: Env,
     context: js::Context,
     cache_seconds: u64,
+    /// How long a read waits at most.
+    wait_ms: u64,
     deadline: UnixMillis,
 }
 
@@ -119,6 +121,7 @@ impl Read {
             env,
             context,
             cache_seconds: limits.edge_cache_seconds,
+            wait_ms,
             deadline: js::now().saturating_add_ms(wait_ms),
         })
     }
@@ -212,12 +215,9 @@ impl Read {
     async fn travel(&self, seat: &Seat, until: UnixMillis) -> Result<Trip, Failure> {
         if let Some(key) = self.page_key()
             && let Some(landed) = Landed::find(&key).await
+            && flights::is_current(&self.object, &landed)
         {
-            // An answer that was the tail's is not, after a write that is known here.
-            let claim = landed.facts.claim();
-            if flights::written(&self.object).is_none_or(|floor| satisfies(claim, floor)) {
-                return Ok(Trip::Cached(landed));
-            }
+            return Ok(Trip::Cached(landed));
         }
         let flight = seat.flight;
         self.ask_object(until, |response| flights::waiting(flight, Landed::head(response))).await
@@ -226,6 +226,7 @@ impl Read {
     /// Makes a trip, lands it, and puts what may be kept into the cache. `own` gets an answer that
     /// is for the reader who began only.
     async fn fly(&self, seat: &Seat, until: UnixMillis, own: &Cell<Option<web_sys::Response>>) {
+        let asked_at = js::now();
         let trip = self.travel(seat, until).await;
         let (outcome, answer) = self.settle(trip).await;
         own.set(answer);
@@ -238,7 +239,7 @@ impl Read {
             let may_be_kept = landed.facts.is_immutable() || (self.is_live() && landed.facts.lasts);
             if may_be_kept && !landed.is_cached {
                 // Everybody has been answered: nobody waits for this.
-                landed.keep(&key, self.cache_seconds).await;
+                landed.keep(&key, self.cache_seconds, asked_at).await;
             }
         }
     }
@@ -293,20 +294,22 @@ pub(super) async fn bypass(read: &Read) -> Result<web_sys::Response, Failure> {
 pub(super) async fn serve(read: Rc<Read>) -> Result<web_sys::Response, Failure> {
     let key = read.key();
     let mut reader = Reader::new(read.deadline, flights::written(&read.object));
+    let mut in_vain = None;
     loop {
-        let (waiting, own, source) = match flights::ask(&key, reader.deadline) {
+        let until = js::now().saturating_add_ms(read.wait_ms);
+        let (waiting, own, source) = match flights::ask(&key, until) {
             Turn::Landed(landed) => return read.answer(&landed, Source::Coalesced),
             Turn::Alone => return read.alone(Source::Miss).await,
             Turn::Waits(waiting) => (waiting, Rc::default(), Source::Coalesced),
             Turn::Leads(waiting) => {
-                let own = lead(&read, &waiting);
+                let own = lead(&read, &waiting, until);
                 (waiting, own, Source::Miss)
             }
         };
         let (seat, patience) = (waiting.seat, reader.patience(&waiting.seat));
         let Some(outcome) = waiting.outcome(patience).await else {
             let so_far = flights::leave(&seat);
-            match so_far {
+            match so_far.or_else(|| in_vain.clone()) {
                 _ if !reader.is_over(js::now()) => continue,
                 Some(landed) => return read.answer(&landed, source),
                 None if !read.is_live() => return read.alone(Source::Miss).await,
@@ -322,6 +325,7 @@ pub(super) async fn serve(read: Rc<Read>) -> Result<web_sys::Response, Failure> 
                 return read.answer(&landed, if is_hit { Source::Hit } else { source });
             }
             Step::AskAgain => {}
+            Step::WaitOn(landed) => in_vain = Some(landed),
             Step::GoAlone => return read.alone(Source::Miss).await,
         }
     }
@@ -329,12 +333,16 @@ pub(super) async fn serve(read: Rc<Read>) -> Result<web_sys::Response, Failure> 
 
 /// Begins a trip, which goes on when the client leaves. The cell gets the answer if it turns out to
 /// be for this reader only.
-fn lead(read: &Rc<Read>, waiting: &Waiting) -> Rc<Cell<Option<web_sys::Response>>> {
+fn lead(
+    read: &Rc<Read>,
+    waiting: &Waiting,
+    until: UnixMillis,
+) -> Rc<Cell<Option<web_sys::Response>>> {
     let own = Rc::new(Cell::new(None));
     let (read, seat, answer) = (Rc::clone(read), waiting.seat, Rc::clone(&own));
     let context = read.context.clone();
     let trip: Promise = future_to_promise(async move {
-        let until = Flights::<(), Landed>::ends(js::now(), read.deadline);
+        let until = Flights::<(), Landed>::ends(js::now(), until);
         read.fly(&seat, until, &answer).await;
         Ok(JsValue::UNDEFINED)
     });

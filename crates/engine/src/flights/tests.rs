@@ -75,7 +75,7 @@ fn a_lost_trip_is_begun_again() {
 fn outcomes_mean_something_else_to_each_reader() {
     let mut reader = Reader::new(at(1000), None);
     assert_eq!(reader.hears(Outcome::Shared("a", None), at(0)), Step::Answer("a"));
-    assert_eq!(reader.hears(Outcome::TimedOut("none", None), at(900)), Step::AskAgain);
+    assert_eq!(reader.hears(Outcome::TimedOut("none", None), at(900)), Step::WaitOn("none"));
     assert_eq!(reader.hears(Outcome::TimedOut("none", None), at(1000)), Step::Answer("none"));
     assert_eq!(reader.hears(Outcome::<&str>::Unshared, at(0)), Step::GoAlone);
     for _ in 0..FLIGHT_FAILURES_MAX {
@@ -88,7 +88,7 @@ fn outcomes_mean_something_else_to_each_reader() {
 fn a_writer_reads_its_own_write() {
     let mut trips = Trips::default();
     let flight = seat(trips.ask(&key("5"), at(0), SOON, || 1)).flight;
-    trips.wrote("p/a", Some(reach(9)));
+    trips.wrote("p/a", Some(reach(9)), at(0));
     let mut reader = Reader::new(SOON, trips.written("p/a"));
     let other = Reader::new(SOON, None);
     // What was on its way ends before the write.
@@ -123,12 +123,14 @@ fn lingering_answers_go_with_a_write_of_their_stream() {
     let page = landed("p/a", "page", None);
     let tail = landed("p/a", "tail", Some(reach(7)));
     let other = landed("p/b", "tail", Some(reach(7)));
-    trips.wrote("p/a", Some(reach(9)));
+    trips.wrote("p/a", Some(reach(9)), at(0));
     assert_eq!(trips.ask(&page, at(1), SOON, || 0), Asked::Landed("x"));
     assert!(matches!(trips.ask(&tail, at(1), SOON, || 0), Asked::Leads(_)));
     assert_eq!(trips.ask(&other, at(1), SOON, || 0), Asked::Landed("x"));
     // A delete or a create: nothing stays, and nothing under way can be joined.
-    trips.wrote("p/a", None);
+    trips.wrote("p/a", None, at(7));
+    assert!(!trips.is_of_this_life("p/a", at(7)) && trips.is_of_this_life("p/a", at(8)));
+    assert!(trips.is_of_this_life("p/b", at(0)));
     assert!(matches!(trips.ask(&page, at(1), SOON, || 0), Asked::Leads(_)));
     assert!(matches!(trips.ask(&tail, at(1), SOON, || 0), Asked::Leads(_)));
     assert_eq!(trips.written("p/a"), None);
@@ -248,7 +250,7 @@ proptest! {
                     waiting.retain(|_, seat| seat.flight != flight);
                 }
                 Move::Wrote { position } => {
-                    trips.wrote("p/a", position.map(reach));
+                    trips.wrote("p/a", position.map(reach), now);
                     written = position.map(|position| position.max(written.unwrap_or(0)));
                 }
                 Move::Pass { ms } => now = now.saturating_add_ms(ms),
