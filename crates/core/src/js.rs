@@ -73,6 +73,13 @@ extern "C" {
         request: &web_sys::Request,
     ) -> Result<js_sys::Promise, JsValue>;
 
+    /// The `ctx` of a request.
+    #[derive(Clone)]
+    pub(crate) type Context;
+
+    #[wasm_bindgen(method, catch, js_name = waitUntil)]
+    pub(crate) fn wait_until(this: &Context, work: &js_sys::Promise) -> Result<(), JsValue>;
+
     /// A promise that is passed on, with callbacks of ours.
     pub(crate) type Thenable;
 

@@ -17,6 +17,8 @@ pub mod name {
     pub const STREAM_NEXT_OFFSET: &str = "stream-next-offset";
     /// Cursor to echo in the next live read (response).
     pub const STREAM_CURSOR: &str = "stream-cursor";
+    /// How the edge came by the answer to a GET: `hit`, `coalesced`, `miss` or `bypass`.
+    pub const STREAM_CACHE: &str = "stream-cache";
     /// `true` when the response reaches the tail.
     pub const STREAM_UP_TO_DATE: &str = "stream-up-to-date";
     /// `true` closes (request) or tells that the end was reached (response).

@@ -272,6 +272,52 @@ const _: () = assert!(
     "sockets that are closing still count with the platform"
 );
 
+// Shared reads at the edge.
+
+/// Seconds for which the edge keeps pages that cannot change: what a browser is told as well. A
+/// deleted stream's own pages can be read at their offsets for that long.
+pub const EDGE_CACHE_SECONDS: u64 = 60;
+
+/// Longest time that an operator may ask for.
+pub const EDGE_CACHE_SECONDS_CEILING: u64 = 86_400;
+
+/// How long an answer stays in the isolate's memory after it has landed: for readers that were on
+/// their way, and not for more.
+pub const FLIGHT_LINGER_MS: u64 = 200;
+
+/// Trips under way that can be joined, and landed answers that linger, of one isolate; each.
+/// Readers beyond them make trips of their own.
+pub const FLIGHTS_MAX: usize = 1024;
+
+/// Readers that wait for one trip. Each costs a promise and a timer.
+pub const FLIGHT_WAITERS_MAX: usize = 16_384;
+
+/// Bytes of landed answers that linger in one isolate, of its 128 MB.
+pub const FLIGHT_BYTES_MAX: u64 = 16 * MIB;
+
+const _: () = assert!(
+    FLIGHT_BYTES_MAX >= 2 * READ_CHUNK_BYTES_CEILING,
+    "the largest page that an operator may ask for must be able to linger"
+);
+
+/// Longest trip. The platform lets a trip go on for 30 s after the client that began it has left;
+/// a longer one would end without a word.
+pub const FLIGHT_MS_MAX: u64 = 25_000;
+
+/// How long after its time a trip counts as lost, and those who wait for it begin another one.
+pub const FLIGHT_GRACE_MS: u64 = 2_000;
+
+const _: () = assert!(
+    FLIGHT_MS_MAX + FLIGHT_GRACE_MS < 30_000 && LONG_POLL_TIMEOUT_MS <= FLIGHT_MS_MAX,
+    "a trip must end by itself before the platform ends it; by default, a wait is one trip"
+);
+
+/// Failed trips that a reader sits out before it is told of the failure.
+pub const FLIGHT_FAILURES_MAX: u32 = 2;
+
+/// Streams whose last write through this isolate is remembered.
+pub const FLIGHT_WRITES_MAX: usize = 8192;
+
 // WebSockets.
 
 /// Bytes of a message that a WebSocket client sends. It is held as text and as the append that it

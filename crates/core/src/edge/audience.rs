@@ -36,6 +36,14 @@ impl Audience {
         if value.is_some() { Self::Anonymous } else { Self::Authorised }
     }
 
+    /// The word in keys under which answers are shared.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Authorised => "authorised",
+            Self::Anonymous => "anonymous",
+        }
+    }
+
     /// Marks a request to an object. The headers must not be those of a request that came in, which
     /// cannot be changed. A mark that the client has set stays.
     pub(crate) fn mark(self, headers: &web_sys::Headers) -> Result<(), JsValue> {

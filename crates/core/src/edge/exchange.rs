@@ -57,7 +57,7 @@ pub(crate) struct Preamble {
     ray: Option<String>,
     /// The client's address, where the platform tells it.
     pub(crate) address: Option<String>,
-    wants_timing: bool,
+    pub(crate) wants_timing: bool,
 }
 
 impl Preamble {

@@ -3,25 +3,30 @@
 //! [`serve`] is the way of every request. A stream's request is then passed on to the object of its
 //! path, untouched where nothing has to be taken out of it: neither body nor headers enter wasm here.
 //! A live read becomes an internal socket to the object, which [`sse`], [`long_poll`] and [`ws`] turn
-//! into what the client understands.
+//! into what the client understands. Reads that name a position share trips to the object: [`shared`],
+//! [`flights`], [`pages`].
 
 mod audience;
 mod cold;
 mod cold_frame;
 mod cors;
 mod exchange;
+mod flights;
 mod gate;
 mod listeners;
 mod long_poll;
 mod objects;
+mod pages;
 mod pipe;
 mod rate;
 mod serve;
+mod shared;
 mod socket;
 mod sse;
 mod ws;
 
 use std::cell::RefCell;
+use std::rc::Rc;
 
 use js_sys::{Function, Promise};
 use protocol::headers::name;
@@ -32,15 +37,17 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::future_to_promise;
 use worker::Env;
 
+use self::shared::Read;
 use crate::call::to_json;
 use crate::cold::COLD_STATUS;
-use crate::js::Thenable;
+use crate::js::{self, Thenable};
 use crate::projects;
 use crate::reconcile;
 use crate::request::{Headers, Mode, ReadQuery, split_url};
 use crate::respond::{Body, Reply};
 pub(crate) use audience::Audience;
 pub use exchange::Exchange;
+use gate::Caller;
 use objects::call_object;
 pub(crate) use objects::{forward, unavailable};
 pub use serve::{Admitted, Dispatch, serve};
@@ -51,8 +58,9 @@ pub const STREAM_BINDING: &str = "STREAM";
 /// Where an object tells its statistics.
 const STATS_URL: &str = "http://object/internal/stats";
 
-/// Any request to a stream. What is not a live read is passed on, and the object's promise of a
-/// response is handed to the platform as it is.
+/// Any request to a stream, whose caller has been admitted. What neither follows the stream nor
+/// names a position is passed on, and the object's promise of a response is handed to the platform
+/// as it is. `context` is the request's.
 ///
 /// # Errors
 /// What the platform throws when the object cannot be called.
@@ -60,7 +68,9 @@ pub fn stream(admitted: &Admitted) -> Result<Promise, JsValue> {
     let Admitted { operation, exchange, caller, .. } = admitted;
     let (object, env) = (admitted.object()?, &exchange.env);
     if !matches!(operation, Operation::ReadStream | Operation::HeadStream) {
-        return call_object(&exchange.request, &object, env);
+        let promise = call_object(&exchange.request, &object, env)?;
+        let is_append = *operation == Operation::AppendStream;
+        return Ok(flights::note_write(&promise, &object, is_append));
     }
     let request = read_request(exchange, caller.audience)?;
     if *operation == Operation::HeadStream {
@@ -68,21 +78,49 @@ pub fn stream(admitted: &Admitted) -> Result<Promise, JsValue> {
     }
     // A malformed query is the object's to refuse: first comes whether there is a stream.
     let query = ReadQuery::parse(exchange.preamble.query()).ok();
-    let Some(query) = query.filter(|query| query.mode != Mode::CatchUp) else {
+    // Who asks how long the object takes is not given what it told somebody else.
+    let is_ours = |query: &ReadQuery| {
+        let shares = shared::is_shareable(query.offset) && !exchange.preamble.wants_timing;
+        query.mode != Mode::CatchUp || shares
+    };
+    let Some(query) = query.filter(is_ours) else {
         return Ok(completed(call_object(&request, &object, env)?, env.clone()));
     };
-    let (env, caller, trace) = (env.clone(), caller.clone(), exchange.preamble.trace);
-    Ok(future_to_promise(async move {
-        // The gate's, or the client's own.
-        let audience = Audience::of(&Headers(request.headers()));
-        let target = Target { url: request.url(), object, audience, trace, env };
+    // The gate's, or the client's own.
+    let audience = Audience::of(&Headers(request.headers()));
+    let (env, trace) = (env.clone(), exchange.preamble.trace);
+    let target = Target { url: request.url(), object, audience, trace, env };
+    Ok(read(request, query, target, caller.clone(), exchange.context.clone().unchecked_into()))
+}
+
+/// A read in which the edge takes part.
+fn read(
+    request: web_sys::Request,
+    query: ReadQuery,
+    target: Target,
+    caller: Caller,
+    context: js::Context,
+) -> Promise {
+    let may_share = shared::is_shareable(query.offset);
+    let stays = may_share && matches!(query.mode, Mode::CatchUp | Mode::LongPoll);
+    let for_read = context.clone();
+    let served = future_to_promise(async move {
         let served = match query.mode {
             Mode::Sse => sse::serve(target, &query, caller.expires).await,
             Mode::WebSocket => ws::serve(target, &request, &query, &caller).await,
-            _ => long_poll::serve(target, &query).await,
+            Mode::CatchUp | Mode::LongPoll => match Read::new(&request, query, target, for_read) {
+                Ok(read) if may_share => shared::serve(Rc::new(read)).await,
+                Ok(read) => shared::bypass(&read).await,
+                Err(failure) => Err(failure),
+            },
         };
         served.or_else(|failure| failure.reply().into_response()).map(JsValue::from)
-    }))
+    });
+    if stays {
+        // A waiter whose client has left ends like the others, and frees its memory.
+        flights::keep_alive(&context, &served);
+    }
+    served
 }
 
 /// What a live read is attached to.
@@ -103,6 +141,23 @@ impl Target {
     /// The same read at another URL.
     pub(crate) fn at(&self, url: String) -> Self {
         Self { url, ..self.clone() }
+    }
+
+    /// A request of it that asks for no upgrade.
+    fn request(&self) -> Result<web_sys::Request, JsValue> {
+        let headers = web_sys::Headers::new()?;
+        self.mark(&headers)?;
+        let init = web_sys::RequestInit::new();
+        init.set_headers(&headers);
+        web_sys::Request::new_with_str_and_init(&self.url, &init)
+    }
+
+    /// Says for whom it reads, and in which trace.
+    fn mark(&self, headers: &web_sys::Headers) -> Result<(), JsValue> {
+        if let Some(trace) = &self.trace {
+            headers.set(name::TRACEPARENT, &trace.to_string())?;
+        }
+        self.audience.mark(headers)
     }
 }
 

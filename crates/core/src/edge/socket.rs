@@ -29,7 +29,7 @@ use super::listeners::{Listeners, close_code};
 use super::{Target, forward};
 use crate::cold::ColdRange;
 use crate::js;
-use crate::object::{JsBytes, READER_OFFSET};
+use crate::object::{JsBytes, READER_OFFSET, STREAM_LASTS};
 use crate::respond::{Failure, internal};
 
 /// What the object answers to a live read.
@@ -73,20 +73,19 @@ pub(crate) struct Socket {
     pub(crate) start: Option<Offset>,
     /// The tail at that time.
     pub(crate) tail: Option<Offset>,
+    /// Whether nothing ended the life of the stream early, at that time.
+    pub(crate) lasts: bool,
 }
 
 /// Asks the object for a live read of the target's URL. `has_credit`: whether the object may send
 /// at once.
 pub(crate) async fn attach(target: &Target, has_credit: bool) -> Result<Attached, Failure> {
-    let Target { url, object, audience, trace, env } = target;
+    let Target { url, object, env, .. } = target;
     let broken = |error: JsValue| internal("attaching a reader", &error);
     let init = web_sys::RequestInit::new();
     let headers = web_sys::Headers::new().map_err(broken)?;
     headers.set(name::UPGRADE, "websocket").map_err(broken)?;
-    audience.mark(&headers).map_err(broken)?;
-    if let Some(trace) = trace {
-        headers.set(name::TRACEPARENT, &trace.to_string()).map_err(broken)?;
-    }
+    target.mark(&headers).map_err(broken)?;
     init.set_headers(&headers);
     let request = web_sys::Request::new_with_str_and_init(url, &init).map_err(broken)?;
     let response = forward(&request, object, env).await?;
@@ -99,6 +98,7 @@ pub(crate) async fn attach(target: &Target, has_credit: bool) -> Result<Attached
     let offset = |name: &str| header(name).and_then(|text| text.parse::<Offset>().ok());
     let (start, tail) = (offset(READER_OFFSET), offset(name::STREAM_NEXT_OFFSET));
     let is_public = header(name::STREAM_PUBLIC).is_some();
+    let lasts = header(STREAM_LASTS).is_some_and(|text| !text.is_empty());
     let from = start.map_or(Position(0), |start| start.position);
     let Some(socket) = response.websocket() else {
         return Err(broken("an upgrade without a socket".into()));
@@ -120,6 +120,7 @@ pub(crate) async fn attach(target: &Target, has_credit: bool) -> Result<Attached
         is_public,
         start,
         tail,
+        lasts,
     })))
 }
 

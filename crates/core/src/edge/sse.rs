@@ -99,6 +99,7 @@ pub(crate) async fn serve(
         .header(name::CONTENT_TYPE, "text/event-stream")
         .header(name::CACHE_CONTROL, "no-cache")
         .header_if(is_public, name::STREAM_PUBLIC, "true")
+        .header(name::STREAM_CACHE, "bypass")
         .header_if(is_base64, name::STREAM_SSE_DATA_ENCODING, "base64")
         .body(Body::Stream(body))
         .into_response()

@@ -43,6 +43,10 @@ use crate::respond::{Failure, headers_of, internal};
 /// Internal header of an attached reader: the offset at which it stands.
 pub(crate) const READER_OFFSET: &str = "x-reader-offset";
 
+/// Internal header of an answer to a long-poll, present if nothing ends the life of the stream
+/// early, so that what the answer says may be kept.
+pub(crate) const STREAM_LASTS: &str = "x-stream-lasts";
+
 /// Ids of a new instance's readers begin this far apart for each millisecond, so that they lie above
 /// those of every earlier instance.
 const IDS_PER_MS: u64 = 1_024;
@@ -234,11 +238,13 @@ impl Inner {
         }
         self.serve_readers();
         self.note_attached()?;
+        let lasts = if self.with_stream(|stream| stream.lasts())? { "true" } else { "" };
         let text = |offset: Option<Offset>| offset.map(|o| o.to_string()).unwrap_or_default();
         let mut headers = vec![
             (name::CONTENT_TYPE, place.content_type.as_str().to_owned().into()),
             (name::STREAM_NEXT_OFFSET, text(place.tail).into()),
             (READER_OFFSET, text(place.offset).into()),
+            (STREAM_LASTS, lasts.into()),
         ];
         if place.is_public {
             headers.push((name::STREAM_PUBLIC, "true".into()));

@@ -18,7 +18,7 @@ use protocol::offset::{Offset, OffsetParam};
 use protocol::time::format_rfc3339;
 use protocol::trace::TraceParent;
 
-use super::{Answer, Call, Inner, JsBytes};
+use super::{Answer, Call, Inner, JsBytes, STREAM_LASTS};
 use crate::body::{self, Bounds};
 use crate::cold::{self, COLD_STATUS, ColdError, ColdPage};
 use crate::js;
@@ -169,7 +169,8 @@ impl Inner {
         if waiting {
             return Ok(reply.into());
         }
-        let reply = reply.header(name::ETAG, etag_of(page));
+        let lasts = self.with_stream(|stream| stream.lasts())?;
+        let reply = reply.header(name::ETAG, etag_of(page)).header_if(lasts, STREAM_LASTS, "true");
         Ok(self.filled(reply, read, (call, query))?.into())
     }
 

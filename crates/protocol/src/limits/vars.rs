@@ -3,12 +3,13 @@
 use std::fmt;
 
 use super::{
-    BODY_BYTES_CEILING, BODY_BYTES_MAX, BODY_TIMEOUT_MS, LONG_POLL_TIMEOUT_MS, READ_CHUNK_BYTES,
-    READ_CHUNK_BYTES_CEILING, READERS_CEILING, READERS_MAX, SEGMENT_APPENDS,
-    SEGMENT_APPENDS_CEILING, SEGMENT_BYTES, SEGMENT_BYTES_CEILING, SEGMENT_GRACE_MS,
-    SLOW_READER_TIMEOUT_MS, SSE_LIFETIME_MS, STREAM_BYTES_CEILING, STREAM_BYTES_MAX, WAITERS_MAX,
-    WS_FRAMES_PER_MINUTE, WS_FRAMES_PER_MINUTE_CEILING, WS_MESSAGE_BYTES_CEILING,
-    WS_MESSAGE_BYTES_MAX, WS_UNACKED_CEILING, WS_UNACKED_MAX,
+    BODY_BYTES_CEILING, BODY_BYTES_MAX, BODY_TIMEOUT_MS, EDGE_CACHE_SECONDS,
+    EDGE_CACHE_SECONDS_CEILING, LONG_POLL_TIMEOUT_MS, READ_CHUNK_BYTES, READ_CHUNK_BYTES_CEILING,
+    READERS_CEILING, READERS_MAX, SEGMENT_APPENDS, SEGMENT_APPENDS_CEILING, SEGMENT_BYTES,
+    SEGMENT_BYTES_CEILING, SEGMENT_GRACE_MS, SLOW_READER_TIMEOUT_MS, SSE_LIFETIME_MS,
+    STREAM_BYTES_CEILING, STREAM_BYTES_MAX, WAITERS_MAX, WS_FRAMES_PER_MINUTE,
+    WS_FRAMES_PER_MINUTE_CEILING, WS_MESSAGE_BYTES_CEILING, WS_MESSAGE_BYTES_MAX,
+    WS_UNACKED_CEILING, WS_UNACKED_MAX,
 };
 use crate::decimal;
 
@@ -82,6 +83,8 @@ limits! {
     segment_appends = SEGMENT_APPENDS in 1..=SEGMENT_APPENDS_CEILING;
     /// Milliseconds that an unreferenced segment stays: see [`SEGMENT_GRACE_MS`].
     segment_grace_ms = SEGMENT_GRACE_MS in 1..=86_400_000;
+    /// Seconds for which the edge keeps pages, 0 for not at all: see [`EDGE_CACHE_SECONDS`].
+    edge_cache_seconds = EDGE_CACHE_SECONDS in 0..=EDGE_CACHE_SECONDS_CEILING;
     /// Bytes of a client's WebSocket message: see [`WS_MESSAGE_BYTES_MAX`].
     ws_message_bytes_max = WS_MESSAGE_BYTES_MAX in 1..=WS_MESSAGE_BYTES_CEILING;
     /// Unanswered appends of a WebSocket: see [`WS_UNACKED_MAX`].
@@ -169,10 +172,11 @@ mod tests {
             segment_bytes: 9,
             segment_appends: 10,
             segment_grace_ms: 11,
-            ws_message_bytes_max: 12,
-            ws_unacked_max: 13,
-            ws_frames_per_minute: 14,
-            slow_reader_timeout_ms: 15,
+            edge_cache_seconds: 12,
+            ws_message_bytes_max: 13,
+            ws_unacked_max: 14,
+            ws_frames_per_minute: 15,
+            slow_reader_timeout_ms: 16,
         };
         assert_eq!(Limits::from_vars(index), Ok(expected));
     }
@@ -184,8 +188,9 @@ mod tests {
                 let error = with(name, value).unwrap_err();
                 assert_eq!((error.name, error.value.as_str()), (*name, value));
             }
-            // 0 means no limit where it is allowed.
-            assert_eq!(with(name, "0").is_ok(), *name == "WS_FRAMES_PER_MINUTE", "{name}");
+            // 0 means no limit, or not at all, where it is allowed.
+            let zero = ["WS_FRAMES_PER_MINUTE", "EDGE_CACHE_SECONDS"].contains(name);
+            assert_eq!(with(name, "0").is_ok(), zero, "{name}");
         }
         assert_eq!(
             with("READERS_MAX", "40000").unwrap_err().to_string(),
