@@ -139,6 +139,15 @@ test("a reader answers on time, whoever leads", async () => {
   await Promise.all(begins);
 });
 
+test("a wait in vain is 204 for all who began together", async () => {
+  const { url, start } = await stream(impatient);
+  for (let round = 0; round < 5; round += 1) {
+    const waits = Array.from({ length: 50 }, () => read(url, start, { live: "long-poll" }));
+    const statuses = (await Promise.all(waits)).map(({ status }) => status);
+    expect(count(statuses)).toEqual({ 204: 50 });
+  }
+});
+
 test(`${READERS} readers, ${BATCHES} batches, a few trips each`, async () => {
   const { url, start } = await stream();
   const pollers = Array.from({ length: READERS }, () => new Poller(url, start));
