@@ -55,7 +55,7 @@ fn valid(context: &Context) -> Result<Report> {
 fn open(context: &Context) -> Result<Report> {
     let state = tempfile::tempdir()?;
     let mut host = start(context, state.path(), &["AUTH=none"])?;
-    let service = Service { url: host.url(), token: None };
+    let service = Service { caller: "everybody", url: host.url(), token: None };
     let mut report = requests(context, "one_stream", &service, "coverage,fuzzing")?;
     report.add(&requests(context, "anywhere", &service, "coverage,fuzzing")?);
     host.stop()?;
@@ -63,12 +63,15 @@ fn open(context: &Context) -> Result<Report> {
     Ok(report)
 }
 
-/// Against one that asks for a token, with one.
+/// Against one that asks for a token: with one, and without.
 fn authorised(context: &Context) -> Result<Report> {
     let state = tempfile::tempdir()?;
     let mut host = start(context, state.path(), &["AUTH=jwt", ADMIN_TOKEN])?;
-    let service = Service { url: host.url(), token: Some(token_of_new_project(&host.url())?) };
+    let token = Some(token_of_new_project(&host.url())?);
+    let service = Service { caller: "authorised", url: host.url(), token };
     let mut report = requests(context, "one_stream", &service, "coverage")?;
+    let service = Service { caller: "anonymous", token: None, ..service };
+    report.add(&requests(context, "one_stream", &service, "coverage")?);
     host.stop()?;
     report.output.push_str(&host.log());
     Ok(report)
@@ -99,7 +102,9 @@ fn token_of_new_project(url: &str) -> Result<String> {
     Ok(token::sign(&claims, SIGNING_SECRET.as_bytes()))
 }
 
+/// A service, and who asks it.
 struct Service {
+    caller: &'static str,
     url: String,
     token: Option<String>,
 }
@@ -121,8 +126,8 @@ fn requests(context: &Context, name: &str, service: &Service, phases: &str) -> R
     // How slow the machine is, and how many cases a filter leaves out, says nothing of the service.
     command.args(["--suppress-health-check", "all", "--warnings", "off"]);
     authorise(&mut command, service.token.as_deref());
-    let mode = if service.token.is_some() { "jwt" } else { "open" };
-    let report = context.check(&format!("schemathesis-{name}-{mode}"), &mut command)?;
+    let log = format!("schemathesis-{name}-{}", service.caller);
+    let report = context.check(&log, &mut command)?;
     Ok(counted(report))
 }
 
