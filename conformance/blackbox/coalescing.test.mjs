@@ -1,7 +1,7 @@
 // Readers of one position share one trip to the stream's object.
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
-import { appended, close, created, freshStream, read, remove, sleep } from "./client.mjs";
+import { appended, ask, close, created, freshStream, read, remove, sleep } from "./client.mjs";
 import { Host } from "./host.mjs";
 import { open, readAnswer, requestHead } from "./raw_socket.mjs";
 import { Poller } from "./readers.mjs";
@@ -148,8 +148,14 @@ test("a wait in vain is 204 for all who began together", async () => {
   }
 });
 
+/** Requests that the stream's object has been sent since it woke. */
+async function requestsAt(url) {
+  return (await (await ask(`${url}?stats`)).json()).requests;
+}
+
 test(`${READERS} readers, ${BATCHES} batches, a few trips each`, async () => {
   const { url, start } = await stream();
+  const before = await requestsAt(url);
   const pollers = Array.from({ length: READERS }, () => new Poller(url, start));
   const running = pollers.map((poller) => poller.run());
   let expected = "";
@@ -163,7 +169,10 @@ test(`${READERS} readers, ${BATCHES} batches, a few trips each`, async () => {
   await Promise.all(running);
   for (const poller of pollers) expect(poller.text).toBe(expected);
   const sources = count(pollers.flatMap((poller) => poller.sources));
-  console.log("answers with data:", sources);
+  const requests = (await requestsAt(url)) - before;
+  console.log("answers with data:", sources, "requests at the object:", requests);
+  // Of each batch: the append, and the trips of those who wait for the next one. Then the close.
+  expect(requests).toBeLessThanOrEqual(TRIPS_PER_BATCH_MAX * BATCHES);
   expect(sources.miss).toBeLessThanOrEqual(TRIPS_PER_BATCH_MAX * BATCHES);
   expect(sources.miss + sources.coalesced).toBe(READERS * BATCHES);
 }, 120_000);
