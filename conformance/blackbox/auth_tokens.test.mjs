@@ -20,7 +20,7 @@ let host;
 const secrets = {};
 
 beforeAll(async () => {
-  host = await startJwtHost();
+  host = await startJwtHost({ READ_CHUNK_BYTES: "20" });
   secrets[PROJECT] = await createProject(host.url, PROJECT);
   secrets[OTHER] = await createProject(host.url, OTHER);
   secrets[PUBLIC] = await createProject(host.url, PUBLIC, { isPublic: true });
@@ -371,6 +371,111 @@ describe("a public project", () => {
     expect((await fetch(stream)).status).toBe(200);
     expect((await configure(host, "PATCH", `${project}/config`, { isPublic: false })).status).toBe(200);
     await refusedWith(await fetch(stream), 401, "UNAUTHORIZED");
+  });
+});
+
+describe("a public stream", () => {
+  const createPublic = async () => {
+    const path = pathIn(PROJECT);
+    const made = await put(path, bearer(good()), { "stream-public": "true" });
+    expect(made.status).toBe(201);
+    return host.url + path;
+  };
+
+  test("is read by everybody, in every mode", async () => {
+    const url = await createPublic();
+    const headers = { "content-type": "application/json", ...bearer(good()) };
+    expect((await fetch(url, { method: "POST", headers, body: "[1]" })).status).toBe(204);
+    for (const { live } of Object.values(MODES)) {
+      expect((await ask(url, modeOf(live))).status).toBe(200);
+    }
+    expect((await fetch(url, { method: "HEAD" })).status).toBe(200);
+    const socket = await SocketReader.open(url, "-1");
+    await socket.untilUpToDate();
+    await socket.nacked({ payload: 2 }, "UNAUTHORIZED");
+    await socket.close();
+  });
+
+  test("is neither written nor measured without a token", async () => {
+    const url = await createPublic();
+    const headers = { "content-type": "application/json", "stream-public": "true" };
+    for (const method of ["PUT", "POST", "DELETE"]) {
+      const body = method === "DELETE" ? undefined : "[2]";
+      await refusedWith(await fetch(url, { method, headers, body }), 401, "UNAUTHORIZED");
+    }
+    await refusedWith(await fetch(`${url}?stats`), 401, "UNAUTHORIZED");
+    expect(await (await fetch(url)).json()).toEqual([]);
+  });
+
+  test("is refused to who shows a bad token, or one for other streams", async () => {
+    const url = await createPublic();
+    for (const { live } of Object.values(MODES)) {
+      await refusedWith(await ask(url, modeOf(live), bearer("garbage")), 401, "UNAUTHORIZED");
+      await refusedWith(await ask(url, `${modeOf(live)}token=`), 401, "UNAUTHORIZED");
+      const other = bearer(good(PROJECT, { stream_id: "other" }));
+      await refusedWith(await ask(url, modeOf(live), other), 403, "FORBIDDEN");
+    }
+  });
+
+  test("is no source that everybody may fork", async () => {
+    const source = new URL(await createPublic()).pathname;
+    const made = await put(pathIn(PROJECT), {}, { "stream-forked-from": source });
+    await refusedWith(made, 401, "UNAUTHORIZED");
+  });
+});
+
+describe("the internal mark of who asks", () => {
+  test.each(["", "anonymous", "authorised"])("%j gives nobody a right", async (value) => {
+    const url = await createStream();
+    const mark = { "x-durable-streams-audience": value };
+    for (const { live } of Object.values(MODES)) {
+      await refusedWith(await ask(url, modeOf(live), mark), 401, "UNAUTHORIZED");
+    }
+    const headers = { "content-type": "application/json", ...mark };
+    const answer = await fetch(url, { method: "POST", headers, body: "[2]" });
+    await refusedWith(answer, 401, "UNAUTHORIZED");
+  });
+});
+
+describe("the spelling of a path", () => {
+  test("does not matter to the pattern of a token", async () => {
+    const url = await createStream();
+    const path = decodedPath(new URL(url).pathname);
+    const spelled = url.replace("/stream/t", "/stream/%74");
+    const read = async (target, stream_id) =>
+      (await fetch(target, { headers: bearer(good(PROJECT, { stream_id })) })).status;
+    expect(await read(url, path)).toBe(200);
+    expect(await read(spelled, path)).toBe(200);
+    expect(await read(url, path.replace("t", "%74"))).toBe(403);
+    expect(await read(spelled, "other/**")).toBe(403);
+    expect(await read(`${url}/more`, path)).toBe(403);
+    expect(await read(`${url}/more`, `${path}*`)).toBe(403);
+    expect(await read(`${url}/../other`, path)).toBe(403);
+  });
+});
+
+describe("what a cache may keep", () => {
+  // A page that ends before the tail, asked for by an offset: it never changes.
+  const page = async (project, headers) => {
+    const url = await createStream({ project, type: "text/plain" });
+    const all = { "content-type": "text/plain", ...bearer(good(project)) };
+    for (const body of ["a".repeat(30), "b".repeat(30)]) {
+      expect((await fetch(url, { method: "POST", headers: all, body })).status).toBe(204);
+    }
+    const first = await fetch(url, { headers });
+    const offset = first.headers.get("stream-next-offset");
+    const response = await fetch(`${url}?offset=${offset}`, { headers });
+    expect(response.headers.get("stream-up-to-date")).toBe(null);
+    return response.headers.get("cache-control");
+  };
+
+  test("of a private project, only the client's own", async () => {
+    expect(await page(PROJECT, bearer(good()))).toMatch(/^private, max-age=/);
+  });
+
+  test("of a public project, everybody's", async () => {
+    expect(await page(PUBLIC, {})).toMatch(/^public, max-age=/);
+    expect(await page(PUBLIC, bearer(good(PUBLIC)))).toMatch(/^public, max-age=/);
   });
 });
 
