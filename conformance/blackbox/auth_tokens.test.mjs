@@ -454,28 +454,60 @@ describe("the spelling of a path", () => {
   });
 });
 
-describe("what a cache may keep", () => {
+describe("pages that are kept at the edge", () => {
   // A page that ends before the tail, asked for by an offset: it never changes.
-  const page = async (project, headers) => {
+  const pageUrl = async (project) => {
     const url = await createStream({ project, type: "text/plain" });
-    const all = { "content-type": "text/plain", ...bearer(good(project)) };
+    const headers = { "content-type": "text/plain", ...bearer(good(project)) };
     for (const body of ["a".repeat(30), "b".repeat(30)]) {
-      expect((await fetch(url, { method: "POST", headers: all, body })).status).toBe(204);
+      expect((await fetch(url, { method: "POST", headers, body })).status).toBe(204);
     }
     const first = await fetch(url, { headers });
-    const offset = first.headers.get("stream-next-offset");
-    const response = await fetch(`${url}?offset=${offset}`, { headers });
-    expect(response.headers.get("stream-up-to-date")).toBe(null);
-    return response.headers.get("cache-control");
+    return `${url}?offset=${first.headers.get("stream-next-offset")}`;
+  };
+  const expectPages = async (target, headers, privacy) => {
+    // The first comes from the object, the others from what is kept.
+    for (let at = 0; at < 3; at += 1) {
+      const response = await fetch(target, { headers });
+      expect(response.status).toBe(200);
+      expect(response.headers.get("stream-up-to-date")).toBe(null);
+      if (at > 0) expect(["hit", "coalesced"]).toContain(response.headers.get("stream-cache"));
+      expect(response.headers.get("cache-control")).toMatch(new RegExp(`^${privacy}, max-age=`));
+    }
   };
 
-  test("of a private project, only the client's own", async () => {
-    expect(await page(PROJECT, bearer(good()))).toMatch(/^private, max-age=/);
+  test("of a private project are the client's own elsewhere", async () => {
+    await expectPages(await pageUrl(PROJECT), bearer(good()), "private");
   });
 
-  test("of a public project, everybody's", async () => {
-    expect(await page(PUBLIC, {})).toMatch(/^public, max-age=/);
-    expect(await page(PUBLIC, bearer(good(PUBLIC)))).toMatch(/^public, max-age=/);
+  test("of a public project may be kept by everybody", async () => {
+    const target = await pageUrl(PUBLIC);
+    await expectPages(target, {}, "public");
+    await expectPages(target, bearer(good(PUBLIC)), "public");
+  });
+
+  test("are given to nobody who may not read them", async () => {
+    const target = await pageUrl(PROJECT);
+    await expectPages(target, bearer(good()), "private");
+    await expectPages(`${target}&token=${good()}`, {}, "private");
+    await refusedWith(await fetch(target), 401, "UNAUTHORIZED");
+    await refusedWith(await fetch(target, { headers: bearer("garbage") }), 401, "UNAUTHORIZED");
+    const other = bearer(good(PROJECT, { stream_id: "other" }));
+    await refusedWith(await fetch(target, { headers: other }), 403, "FORBIDDEN");
+  });
+
+  test("nor is a wait that others share", async () => {
+    const url = await createStream();
+    const headers = { "content-type": "application/json", ...bearer(good()) };
+    const tail = (await fetch(url, { method: "HEAD", headers })).headers.get("stream-next-offset");
+    const target = `${url}?offset=${tail}&live=long-poll`;
+    const waiting = [fetch(target, { headers }), fetch(target, { headers })];
+    await sleep(200);
+    const strangers = [fetch(target), fetch(target, { headers: bearer("garbage") })];
+    for (const stranger of strangers) await refusedWith(await stranger, 401, "UNAUTHORIZED");
+    expect((await fetch(url, { method: "POST", headers, body: "[2]" })).status).toBe(204);
+    for (const answer of waiting) expect(await (await answer).json()).toEqual([2]);
+    await refusedWith(await fetch(target), 401, "UNAUTHORIZED");
   });
 });
 

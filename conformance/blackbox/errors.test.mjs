@@ -32,7 +32,7 @@ const OF_SOCKETS = [
   "RATE_LIMITED",
   "TOO_MANY_UNACKED",
 ];
-// Of projects, tokens and admission (auth_matrix.test.mjs, projects.test.mjs, limits.test.mjs).
+// Of projects, tokens and admission (auth_matrix, projects, limits, slow_bodies).
 const OF_THE_EDGE = [
   "FORBIDDEN",
   "INVALID_BODY",

@@ -1,11 +1,10 @@
-// How much a client may send, how often, and what a deployment that is set up badly answers.
+// How much a client may send, and how often.
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
-import { ADMIN_TOKEN, createProject, newSecret, token } from "../tokens.mjs";
+import { createProject, newSecret, token } from "../tokens.mjs";
 import { sleep } from "./client.mjs";
-import { Host } from "./host.mjs";
-import { bearer, configure, refusedWith, startJwtHost } from "./jwt_host.mjs";
-import { open, readAnswer, requestHead, send } from "./raw_socket.mjs";
+import { bearer, refusedWith, startJwtHost } from "./jwt_host.mjs";
+import { send } from "./raw_socket.mjs";
 
 const KIB = 1024;
 const URL_BYTES_MAX = 12 * KIB;
@@ -18,8 +17,7 @@ describe("sizes", () => {
   let url;
   let headers;
   beforeAll(async () => {
-    const vars = { BODY_BYTES_MAX: String(BODY_BYTES_MAX), BODY_TIMEOUT_MS: "300" };
-    host = await startJwtHost(vars);
+    host = await startJwtHost({ BODY_BYTES_MAX: String(BODY_BYTES_MAX) });
     headers = bearer(token("sizes", await createProject(host.url, "sizes")));
     url = `${host.url}/v1/sizes/stream/a`;
     const all = { "content-type": "text/plain", ...headers };
@@ -80,18 +78,6 @@ describe("sizes", () => {
     const after = (await fetch(url, { method: "HEAD", headers })).headers;
     expect(after.get("stream-next-offset")).toBe(before.get("stream-next-offset"));
     expect((await append(BODY_BYTES_MAX)).status).toBe(204);
-  });
-
-  test("a body that does not come in time is 408", async () => {
-    const socket = await open(host.url);
-    const framing = { "transfer-encoding": "chunked", "content-type": "text/plain", ...headers };
-    socket.write(requestHead("POST", new URL(url).pathname, framing));
-    socket.write("3\r\nabc\r\n");
-    const answer = await readAnswer(socket);
-    socket.destroy();
-    await refusedWith(new Response(answer.body, answer), 408, "REQUEST_TIMEOUT");
-    const text = await (await fetch(url, { headers })).text();
-    expect(text).not.toContain("abc");
   });
 });
 
@@ -165,79 +151,5 @@ describe("the rate of requests", () => {
     const request = (query) => fetch(`${url}?offset=-1&${query}`, { headers: { origin: ORIGIN, ...headers } });
     await expectLimited(await request("live=sse"));
     await expectLimited(await request("live=long-poll"));
-  });
-});
-
-describe("a deployment with a bad setting answers nothing else", () => {
-  const SHORT = "short-admin-token-0123456789";
-  const CASES = {
-    AUTH: { vars: { AUTH: "sometimes" } },
-    ADMIN_TOKEN: { vars: { ADMIN_TOKEN: SHORT } },
-    CORS_ORIGINS: { vars: { CORS_ORIGINS: "https://good.example,https://bad.example/" } },
-    LOG_REQUESTS: { vars: { LOG_REQUESTS: "some" } },
-    SEGMENT_APPENDS: { vars: { SEGMENT_APPENDS: "0" } },
-    SEGMENTS: { vars: {}, without: ["SEGMENTS"] },
-  };
-
-  test.concurrent.each(Object.entries(CASES))("%s", async (name, { vars, without }) => {
-    const host = await startJwtHost(vars, { without });
-    try {
-      const requests = [
-        ["GET", "/health"],
-        ["GET", "/nothing"],
-        ["PUT", "/v1/p/config"],
-        ["PUT", "/v1/p/stream/a"],
-        ["GET", "/v1/p/stream/a?offset=-1&live=sse"],
-        ["OPTIONS", "/v1/p/stream/a"],
-      ];
-      for (const [method, path] of requests) {
-        for (const authorization of [ADMIN_TOKEN, SHORT]) {
-          const response = await send(host.url, method, path, bearer(authorization));
-          // A page may show what is wrong.
-          expect(response.headers.get("access-control-allow-origin")).toBe("*");
-          const error = await refusedWith(response, 500, "MISCONFIGURED", path);
-          expect(error.message).toContain(name);
-          expect(JSON.stringify(error)).not.toContain(SHORT);
-        }
-      }
-      expect(host.console).not.toContain(SHORT);
-      expect(host.console).not.toContain(ADMIN_TOKEN);
-    } finally {
-      await host.stop();
-    }
-  });
-
-  test.concurrent("REGISTRY, where a project is looked up", async () => {
-    const host = await startJwtHost({}, { without: ["REGISTRY"] });
-    try {
-      const path = "p/stream/a";
-      const answers = [
-        fetch(`${host.url}/v1/${path}`),
-        fetch(`${host.url}/v1/${path}`, { headers: bearer(token("p", newSecret())) }),
-        fetch(`${host.url}/v1/${path}`, { method: "OPTIONS" }),
-        configure(host, "GET", "p/config"),
-        configure(host, "PUT", "p/config", { signingSecret: newSecret() }),
-      ];
-      for (const answer of answers) {
-        const error = await refusedWith(await answer, 500, "MISCONFIGURED");
-        expect(error.message).toContain("REGISTRY");
-      }
-      expect((await fetch(`${host.url}/health`)).status).toBe(200);
-    } finally {
-      await host.stop();
-    }
-  });
-
-  test.concurrent("without ADMIN_TOKEN nobody creates a project", async () => {
-    const host = await Host.start({ AUTH: "jwt" });
-    try {
-      for (const authorization of [ADMIN_TOKEN, "", "undefined", "null"]) {
-        const body = { signingSecret: newSecret() };
-        const headers = { authorization: `Bearer ${authorization}` };
-        await refusedWith(await configure(host, "PUT", "p/config", body, headers), 401, "UNAUTHORIZED");
-      }
-    } finally {
-      await host.stop();
-    }
   });
 });
