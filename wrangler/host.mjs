@@ -27,7 +27,10 @@ const PORT_DEFAULT = 4437;
 // Marks a directory of state, and holds the id of the process that serves it.
 const MARKER = ".durable-streams-state";
 const USAGE =
-  "usage: node host.mjs [--port N] [--persist DIR [--fresh]] [--var KEY=VALUE]... [--env NAME]";
+  "usage: node host.mjs [--port N] [--persist DIR [--fresh]] [--var KEY=VALUE]... [--env NAME] " +
+  "[--rate-limit N] [--without BINDING]...";
+// Seconds: the longer of the two periods that the platform has.
+const RATE_LIMIT_PERIOD = 60;
 
 class Failure extends Error {
   constructor(message, code = 1) {
@@ -43,6 +46,10 @@ function parseFlags(args) {
     fresh: { type: "boolean", default: false },
     var: { type: "string", multiple: true, default: [] },
     env: { type: "string" },
+    // For tests: requests of one token or address in a minute, whatever the configuration says.
+    "rate-limit": { type: "string" },
+    // For tests: a binding of the configuration that the Worker does not get.
+    without: { type: "string", multiple: true, default: [] },
     // Stop when stdin ends, so that a host does not outlive the test that started it.
     "until-eof": { type: "boolean", default: false },
   };
@@ -55,6 +62,9 @@ function parseFlags(args) {
   const port = Number(values.port);
   if (!/^\d+$/.test(values.port) || port > 65535) {
     throw new Failure(`--port ${values.port}: not a port (0 takes a free one)`, 2);
+  }
+  if (!/^\d+$/.test(values["rate-limit"] ?? "1")) {
+    throw new Failure(`--rate-limit ${values["rate-limit"]}: not a number of requests`, 2);
   }
   if (values.fresh && values.persist === undefined) {
     throw new Failure("--fresh wipes the directory of --persist, which is missing", 2);
@@ -98,7 +108,8 @@ async function workerOptions(flags) {
     if (!existsSync(path)) throw new Failure(`${path} is missing: run cargo xtask build first`);
   }
   return {
-    ...options,
+    ...withoutBindings(options, flags.without),
+    ...rateLimit(flags),
     name: "durable-streams",
     modulesRoot,
     modules: [
@@ -108,6 +119,22 @@ async function workerOptions(flags) {
     bindings: { ...options.bindings, ...flags.vars },
     unsafeDirectSockets: [{ host: HOST, port: flags.port }],
   };
+}
+
+function rateLimit({ "rate-limit": limit }) {
+  if (limit === undefined) return {};
+  const simple = { limit: Number(limit), period: RATE_LIMIT_PERIOD };
+  return { ratelimits: { RATE_LIMITER: { simple } } };
+}
+
+function withoutBindings(options, names) {
+  for (const name of names) {
+    const kinds = [options.kvNamespaces, options.r2Buckets, options.analyticsEngineDatasets];
+    const kind = kinds.find((bindings) => name in bindings);
+    if (kind === undefined) throw new Failure(`--without ${name}: no such binding`, 2);
+    delete kind[name];
+  }
+  return options;
 }
 
 // Wipes only what an earlier host made: a directory without the marker is refused, so

@@ -54,11 +54,18 @@ export class Host {
   /** What host and Worker wrote to the console. */
   console = "";
 
-  /** Starts a host; `vars` overrides variables of the Worker. */
-  static async start(vars = {}) {
+  /**
+   * Starts a host; `vars` overrides variables of the Worker. `env`: an environment of
+   * wrangler.jsonc; `rateLimit`: requests of one token or address in a minute; `without`: bindings
+   * to leave out.
+   */
+  static async start(vars = {}, { env, rateLimit, without = [] } = {}) {
     const host = new Host();
     host.#directory = mkdtempSync(join(tmpdir(), "durable-streams-"));
     host.#flags = Object.entries(vars).flatMap(([name, value]) => ["--var", `${name}=${value}`]);
+    if (env !== undefined) host.#flags.push("--env", env);
+    if (rateLimit !== undefined) host.#flags.push("--rate-limit", String(rateLimit));
+    host.#flags.push(...without.flatMap((name) => ["--without", name]));
     const { port, claim } = await claimPort();
     host.#port = port;
     host.#claim = claim;

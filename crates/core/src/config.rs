@@ -75,7 +75,7 @@ impl std::fmt::Debug for AdminToken {
 struct Settings {
     #[garde(custom(one_of(&["jwt", "none"])))]
     auth: String,
-    #[garde(inner(length(min = 32, max = 256), ascii))]
+    #[garde(inner(length(min = 32, max = 256), custom(visible)))]
     admin_token: Option<String>,
     #[garde(dive)]
     cors_origins: AllowedOrigins,
@@ -89,6 +89,13 @@ fn one_of(words: &'static [&'static str]) -> impl Fn(&String, &()) -> garde::Res
         let names = words.join("`, `");
         if known { Ok(()) } else { Err(garde::Error::new(format!("is none of `{names}`"))) }
     }
+}
+
+/// What a header carries as it is: a line end that was stored along would match no request.
+fn visible(value: &str, (): &()) -> garde::Result {
+    let is_visible = value.bytes().all(|byte| byte.is_ascii_graphic());
+    let problem = "has characters that are no visible ASCII";
+    if is_visible { Ok(()) } else { Err(garde::Error::new(problem)) }
 }
 
 impl Settings {

@@ -151,10 +151,12 @@ fn token_of(preamble: &Preamble, operation: Operation) -> Result<Option<String>,
     if operation != Operation::ReadStream {
         return Ok(None);
     }
-    if let Some(token) = query_token(preamble.query()) {
-        return match token {
-            Some(token) if !token.is_empty() => Ok(Some(token)),
-            _ => Err(unauthorized("The query parameter `token` holds no token.")),
+    let mut tokens = query_tokens(preamble.query());
+    if let Some(token) = tokens.next() {
+        // Of two, one could be somebody else's: nobody guesses which one counts.
+        return match token.filter(|token| !token.is_empty() && tokens.next().is_none()) {
+            Some(token) => Ok(Some(token)),
+            None => Err(unauthorized("The query parameter `token` holds no token, or several.")),
         };
     }
     match preamble.subprotocols.as_deref().and_then(offered_token) {
@@ -163,9 +165,9 @@ fn token_of(preamble: &Preamble, operation: Operation) -> Result<Option<String>,
     }
 }
 
-/// The first `token` of a query, if there is one; within, `None` if it cannot be decoded.
-fn query_token(query: &str) -> Option<Option<String>> {
-    query.split('&').find_map(|pair| {
+/// Every `token` of a query; `None` stands for one that cannot be decoded.
+fn query_tokens(query: &str) -> impl Iterator<Item = Option<String>> {
+    query.split('&').filter_map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         (decode_value(key).as_deref() == Some("token")).then(|| decode_value(value))
     })

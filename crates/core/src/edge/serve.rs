@@ -57,20 +57,20 @@ pub fn serve(exchange: Exchange, dispatch: Dispatch) -> Promise {
         Err(promise) => return promise,
     };
     match (asked.kept_record(), rate::limiter(&asked.exchange.env)) {
-        (Some(record), None) => asked.answer(Ok(record), dispatch),
+        (Some(record), None) => asked.answer(Ok(record), None, dispatch),
         (record, limiter) => future_to_promise(async move {
             let record = match record {
                 Some(record) => Ok(record),
                 None => asked.load_record().await,
             };
-            let record = match (record, limiter) {
+            let excess = match (&record, limiter) {
                 (Ok(record), Some(limiter)) => {
                     let key = asked.rate_key(record.as_deref());
-                    rate::check(&limiter, &key).await.map(|()| record)
+                    rate::check(&limiter, &key).await.err()
                 }
-                (record, _) => record,
+                _ => None,
             };
-            JsFuture::from(asked.answer(record, dispatch)).await
+            JsFuture::from(asked.answer(record, excess, dispatch)).await
         }),
     }
 }
@@ -146,8 +146,14 @@ impl Asked {
         }
     }
 
-    /// Answers, once it is known what the registry says.
-    fn answer(self, record: Result<Known, Failure>, dispatch: Dispatch) -> Promise {
+    /// Answers, once it is known what the registry says, and whether the caller asks too often
+    /// (`excess`): a page may read that as well.
+    fn answer(
+        self,
+        record: Result<Known, Failure>,
+        excess: Option<Failure>,
+        dispatch: Dispatch,
+    ) -> Promise {
         let origins = match &record {
             Ok(Some(record)) => Some(&record.cors_origins),
             _ => None,
@@ -156,6 +162,9 @@ impl Asked {
         let cors = Cors::decide(preamble.origin.as_deref(), Some(&self.config), origins);
         let is_preflight = preamble.method == "OPTIONS";
         let judged = record.and_then(|record| {
+            if let Some(failure) = excess {
+                return Err(failure);
+            }
             if is_preflight {
                 return Ok(None);
             }
