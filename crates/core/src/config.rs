@@ -35,16 +35,6 @@ pub(crate) enum LogRequests {
     None,
 }
 
-impl LogRequests {
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::All => "all",
-            Self::Errors => "errors",
-            Self::None => "none",
-        }
-    }
-}
-
 /// The parsed variables.
 #[derive(Clone, Debug)]
 pub struct Config {

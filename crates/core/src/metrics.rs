@@ -3,6 +3,8 @@
 //!
 //! A data point has the event and the stream as blobs, one number, and the project as its index.
 
+use std::cell::OnceCell;
+
 use js_sys::{Array, Object, Reflect};
 use serde_json::{Map, Value};
 use wasm_bindgen::prelude::*;
@@ -30,7 +32,12 @@ pub(crate) enum Level {
 
 /// The dataset, if the deployment binds one.
 pub(crate) fn dataset(env: &Env) -> Option<JsValue> {
-    let dataset = Reflect::get(env, &METRICS_BINDING.into()).unwrap_or(JsValue::UNDEFINED);
+    thread_local! {
+        /// The bindings are the same for the whole life of the isolate.
+        static DATASET: OnceCell<JsValue> = const { OnceCell::new() };
+    }
+    let find = || Reflect::get(env, &METRICS_BINDING.into()).unwrap_or(JsValue::UNDEFINED);
+    let dataset = DATASET.with(|known| known.get_or_init(find).clone());
     (!dataset.is_undefined()).then_some(dataset)
 }
 

@@ -4,13 +4,11 @@
 //! origin is allowed by the deployment, each answer says so by itself and does not depend on who
 //! asks; elsewhere it is said to who asks, with `Vary: Origin`. A foreign origin gets no CORS header.
 
-use js_sys::{Object, Reflect};
 use protocol::headers::name;
 use protocol::registry::AllowedOrigins;
-use wasm_bindgen::JsValue;
 
 use crate::config::Config;
-use crate::respond::{EXPOSED_HEADERS, Reply};
+use crate::respond::Reply;
 
 /// Request headers that a preflight allows.
 const ALLOWED_HEADERS: &str = "content-type, authorization, if-none-match, stream-seq, stream-ttl, \
@@ -58,16 +56,12 @@ impl Cors {
         *self != Self::Open
     }
 
-    /// The headers to add, as an object; null for none.
-    pub(crate) fn headers(&self) -> JsValue {
-        let Self::Allowed(origin) = self else { return JsValue::NULL };
-        let headers = Object::new();
-        let exposed = (name::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_HEADERS);
-        for (name, value) in [(name::ACCESS_CONTROL_ALLOW_ORIGIN, origin.as_str()), exposed] {
-            // A fresh object takes any property.
-            let _ = Reflect::set(&headers, &name.into(), &value.into());
+    /// The origin that is named in the answer, which does not name one by itself.
+    pub(crate) fn allowed(&self) -> Option<&str> {
+        match self {
+            Self::Allowed(origin) => Some(origin),
+            _ => None,
         }
-        headers.into()
     }
 
     /// The answer to OPTIONS.

@@ -27,47 +27,71 @@ export function preamble(request) {
   return `${request.method}\n${request.url}\n${bytes}\n${found.join("\n")}`;
 }
 
+// Bits of `flags`; those of `Flags` in exchange.rs.
+const LOGS_ALL = 1;
+const LOGS_ERRORS = 2;
+const VARIES = 4;
+const IS_PRIVATE = 8;
+const TIMES = 16;
+
 // Completes responses on their way to the client: CORS, privacy, timing, the request id of an
 // error; then tells of the request.
 //
-// plan.cors       headers to add, or null
-// plan.vary       whether the answer depends on the origin
-// plan.isPrivate  whether what is cacheable may be kept by the client only
-// plan.timing     whether the client asked for Server-Timing
-// plan.id         request id
-// plan.log        "all", "errors" or "none"
-// plan.line       the log line's first fields, as JSON without braces
-// plan.point      [dataset, blobs, index], or null
-// plan.started    when the request came, in milliseconds
-export function finish(promise, unavailable, plan) {
+// unavailable  turns a rejection into a response
+// flags        what is to be done
+// started      when the request came, in milliseconds
+// told         request id, operation, project, stream, trace id, and the origin that may read the
+//              answer, one a line; empty for none
+// exposed      response headers that this origin may read
+// dataset      of Analytics Engine, or undefined
+export function finish(promise, unavailable, flags, started, told, exposed, dataset) {
   return promise.catch(unavailable).then((response) => {
     const { status } = response;
-    const duration = Date.now() - plan.started;
-    if (plan.log === "all" || (plan.log === "errors" && status >= 500)) {
-      const line = `{"event":"request",${plan.line},"status":${status},"durationMs":${duration}}`;
-      if (status >= 500) console.error(line);
-      else console.log(line);
+    if (dataset !== undefined) count(dataset, told, status, Date.now() - started);
+    if (flags & LOGS_ALL || (flags & LOGS_ERRORS && status >= 500)) {
+      tell(told, status, Date.now() - started);
     }
-    if (plan.point !== null) {
-      const [dataset, blobs, index] = plan.point;
-      const blobsOfStatus = [...blobs, String(status)];
-      dataset.writeDataPoint({ blobs: blobsOfStatus, doubles: [1, duration], indexes: [index] });
-    }
-    return status === 101 ? response : completed(response, plan, duration);
+    if (status < 400 && flags < VARIES) return response;
+    return status === 101 ? response : completed(response, flags, started, told, exposed);
   });
 }
 
-function completed(response, plan, duration) {
-  const isError = response.status >= 400;
-  const cacheControl = plan.isPrivate ? response.headers.get("cache-control") : null;
+function count(dataset, told, status, duration) {
+  const [, operation, project, stream] = told.split("\n");
+  dataset.writeDataPoint({
+    blobs: ["request", operation, stream, String(status)],
+    doubles: [1, duration],
+    indexes: [project],
+  });
+}
+
+// One line of JSON. Never the query: it may hold a token.
+function tell(told, status, durationMs) {
+  const [requestId, operation, project, stream, traceId] = told.split("\n");
+  const line = { event: "request", requestId };
+  if (traceId !== "") line.traceId = traceId;
+  line.operation = operation;
+  if (project !== "") line.project = project;
+  if (stream !== "") line.stream = stream;
+  const text = JSON.stringify({ ...line, status, durationMs });
+  if (status >= 500) console.error(text);
+  else console.log(text);
+}
+
+function completed(response, flags, started, told, exposed) {
+  const [requestId, , , , , origin] = told.split("\n");
+  const cacheControl = flags & IS_PRIVATE ? response.headers.get("cache-control") : null;
   const hides = cacheControl !== null && cacheControl.startsWith("public");
-  if (!isError && !hides && plan.cors === null && !plan.vary && !plan.timing) return response;
+  const isError = response.status >= 400;
   const changed = new Response(response.body, response);
   const { headers } = changed;
-  if (plan.cors !== null) for (const name in plan.cors) headers.set(name, plan.cors[name]);
-  if (plan.vary) headers.append("vary", "origin");
+  if (origin !== "") {
+    headers.set("access-control-allow-origin", origin);
+    headers.set("access-control-expose-headers", exposed);
+  }
+  if (flags & VARIES) headers.append("vary", "origin");
   if (hides) headers.set("cache-control", cacheControl.replace("public", "private"));
-  if (plan.timing) headers.append("server-timing", `edge;dur=${duration}`);
-  if (isError || plan.timing) headers.set("x-request-id", plan.id);
+  if (flags & TIMES) headers.append("server-timing", `edge;dur=${Date.now() - started}`);
+  if (isError || flags & TIMES) headers.set("x-request-id", requestId);
   return changed;
 }

@@ -4,11 +4,10 @@
 //! Both are one crossing between wasm and JavaScript: see `exchange.js`. A request that nobody needs
 //! to change is passed on as it came.
 
-use js_sys::{Array, Object, Promise, Reflect};
+use js_sys::Promise;
 use protocol::error::ErrorCode;
 use protocol::limits::{REQUEST_HEADERS_BYTES_MAX, URL_BYTES_MAX};
 use protocol::trace::{RequestId, TraceParent};
-use serde_json::Value;
 use wasm_bindgen::prelude::*;
 use worker::Env;
 
@@ -18,7 +17,7 @@ use crate::config::{Config, LogRequests};
 use crate::js;
 use crate::metrics;
 use crate::request::{query_values, split_url};
-use crate::respond::Failure;
+use crate::respond::{EXPOSED_HEADERS, Failure};
 
 #[wasm_bindgen(module = "/src/edge/exchange.js")]
 extern "C" {
@@ -26,7 +25,15 @@ extern "C" {
     fn preamble(request: &web_sys::Request) -> String;
 
     #[wasm_bindgen(js_name = finish)]
-    fn finish(promise: &Promise, unavailable: &js_sys::Function, plan: &Object) -> Promise;
+    fn finish(
+        promise: &Promise,
+        unavailable: &js_sys::Function,
+        flags: u32,
+        started: f64,
+        told: &str,
+        exposed: &str,
+        dataset: &JsValue,
+    ) -> Promise;
 }
 
 /// A request of a client.
@@ -134,53 +141,38 @@ impl Exchange {
         (cors, is_private): (&Cors, bool),
         config: Option<&Config>,
     ) -> Promise {
-        let plan = Object::new();
-        let log = config.map_or(LogRequests::All, |config| config.log_requests);
-        let dataset = metrics::dataset(&self.env);
-        let properties: [(&str, JsValue); 9] = [
-            ("cors", cors.headers()),
-            ("vary", cors.varies().into()),
-            ("isPrivate", is_private.into()),
-            ("timing", self.preamble.wants_timing.into()),
-            ("id", self.id.as_str().into()),
-            ("log", log.as_str().into()),
-            ("line", self.line(told, log).into()),
-            ("point", dataset.map_or(JsValue::NULL, |dataset| point(dataset, told))),
-            ("started", self.started_ms.into()),
+        let flags = self.flags(cors, is_private, config);
+        let exposed = if cors.allowed().is_some() { EXPOSED_HEADERS } else { "" };
+        let dataset = metrics::dataset(&self.env).unwrap_or(JsValue::UNDEFINED);
+        let told = self.lines(told, cors);
+        let started = self.started_ms;
+        finish(promise, &unavailable_callback(), flags, started, &told, exposed, &dataset)
+    }
+
+    /// What `exchange.js` is to do, as bits.
+    fn flags(&self, cors: &Cors, is_private: bool, config: Option<&Config>) -> u32 {
+        let log = match config.map_or(LogRequests::All, |config| config.log_requests) {
+            LogRequests::All => 1,
+            LogRequests::Errors => 2,
+            LogRequests::None => 0,
+        };
+        let bits = [(cors.varies(), 4), (is_private, 8), (self.preamble.wants_timing, 16)];
+        bits.into_iter().filter(|(is_set, _)| *is_set).fold(log, |flags, (_, bit)| flags | bit)
+    }
+
+    /// What is told of the request, one a line. No part of a URL's path holds a line end.
+    fn lines(&self, told: &Told<'_>, cors: &Cors) -> String {
+        let trace = self.preamble.trace.map(|trace| trace.trace_id()).unwrap_or_default();
+        let parts = [
+            self.id.as_str(),
+            told.operation,
+            told.project.unwrap_or_default(),
+            told.path.unwrap_or_default(),
+            &trace,
+            cors.allowed().unwrap_or_default(),
         ];
-        for (name, value) in properties {
-            // A fresh object takes any property.
-            let _ = Reflect::set(&plan, &name.into(), &value);
-        }
-        finish(promise, &unavailable_callback(), &plan)
+        parts.join("\n")
     }
-
-    /// The first fields of the request's log line. Never the query: it may hold a token.
-    fn line(&self, told: &Told<'_>, log: LogRequests) -> String {
-        if log == LogRequests::None {
-            return String::new();
-        }
-        let text = |text: &str| Value::from(text).to_string();
-        let mut line = format!(r#""requestId":{}"#, text(&self.id));
-        if let Some(trace) = &self.preamble.trace {
-            line.push_str(&format!(r#","traceId":{}"#, text(&trace.trace_id())));
-        }
-        line.push_str(&format!(r#","operation":"{}""#, told.operation));
-        for (name, value) in [("project", told.project), ("stream", told.path)] {
-            if let Some(value) = value {
-                line.push_str(&format!(r#","{name}":{}"#, text(value)));
-            }
-        }
-        line
-    }
-}
-
-/// Dataset, blobs and index of the request's data point.
-fn point(dataset: JsValue, told: &Told<'_>) -> JsValue {
-    let project = told.project.unwrap_or_default();
-    let blobs = ["request", told.operation, told.path.unwrap_or_default()];
-    let blobs: Array = blobs.iter().map(|text| JsValue::from_str(text)).collect();
-    Array::of3(&dataset, &blobs, &project.into()).into()
 }
 
 #[cfg(test)]

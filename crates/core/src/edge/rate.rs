@@ -7,6 +7,8 @@
 //! 429 `RATE_LIMITED` beyond the limit. A limiter that fails lets the request through: it protects
 //! the service and is no part of what is right.
 
+use std::cell::OnceCell;
+
 use js_sys::{Object, Promise, Reflect};
 use protocol::error::ErrorCode;
 use protocol::headers::name;
@@ -34,7 +36,12 @@ extern "C" {
 
 /// The deployment's limiter, if it has one.
 pub(super) fn limiter(env: &Env) -> Option<RateLimiter> {
-    let binding = Reflect::get(env, &BINDING.into()).unwrap_or(JsValue::UNDEFINED);
+    thread_local! {
+        /// The bindings are the same for the whole life of the isolate.
+        static LIMITER: OnceCell<JsValue> = const { OnceCell::new() };
+    }
+    let find = || Reflect::get(env, &BINDING.into()).unwrap_or(JsValue::UNDEFINED);
+    let binding = LIMITER.with(|known| known.get_or_init(find).clone());
     (!binding.is_undefined()).then(|| binding.unchecked_into())
 }
 
