@@ -1,4 +1,6 @@
 // A host that asks for tokens, and what holds for each of its refusals.
+import { readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { expect } from "vitest";
 
 import { ADMIN_TOKEN } from "../tokens.mjs";
@@ -40,6 +42,22 @@ export async function refusedWith(response, status, code, what = "") {
   expect({ what, code: error.code, others }).toEqual({ what, code, others: {} });
   expect(error.message).toMatch(/^\S.*[^\s.]\.$/);
   return error;
+}
+
+/** Files below a directory. */
+function filesOf(directory) {
+  const entries = readdirSync(directory, { recursive: true, withFileTypes: true });
+  return entries
+    .filter((entry) => entry.isFile())
+    .map(({ parentPath, path, name }) => join(parentPath ?? path, name));
+}
+
+/** Writes `text` over the record that holds `secret`, on disk: to be seen after a restart. */
+export function breakRecord(host, secret, text) {
+  const files = filesOf(join(host.state, "kv")).map((path) => [path, readFileSync(path, "utf8")]);
+  const [path, kept] = files.find(([, content]) => content.includes(secret));
+  expect(kept.startsWith("{")).toBe(true);
+  writeFileSync(path, text.padEnd(kept.length));
 }
 
 /** Now, in seconds since 1970, as claims have it. */

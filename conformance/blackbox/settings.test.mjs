@@ -62,7 +62,7 @@ describe("a deployment with a bad setting answers nothing else", () => {
         const error = await refusedWith(await answer, 500, "MISCONFIGURED");
         expect(error.message).toContain("REGISTRY");
       }
-      expect((await fetch(`${host.url}/health`)).status).toBe(200);
+      await refusedWith(await fetch(`${host.url}/health`), 500, "MISCONFIGURED");
     } finally {
       await host.stop();
     }

@@ -31,6 +31,9 @@ use crate::respond::Failure;
 /// Most bytes of a body that are read only to be refused.
 const DISCARD_BYTES_MAX: u64 = 64 << 20;
 
+/// How long a body is read only to be refused.
+const DISCARD_MS: u64 = 10_000;
+
 /// Longest body of announced length that is waited for without end.
 const UNTIMED_BYTES: u64 = 64 << 10;
 
@@ -51,9 +54,6 @@ impl Bounds {
     pub(crate) fn of(limits: &Limits) -> Self {
         Self { bytes_max: limits.body_bytes_max, timeout_ms: limits.body_timeout_ms }
     }
-
-    /// Those of a body that nobody wants: read for a moment, so that its sender sees why.
-    const UNWANTED: Self = Self { bytes_max: 0, timeout_ms: 10_000 };
 
     /// Milliseconds that a body of so many bytes may take.
     fn time_ms(&self, bytes: u64) -> u64 {
@@ -164,8 +164,10 @@ pub(crate) async fn discard(request: &web_sys::Request) {
         return;
     }
     if let Some(stream) = request.body() {
+        let bounds = Bounds { bytes_max: 0, timeout_ms: DISCARD_MS };
+        let read = Box::pin(read_chunks(&stream, bounds));
         // Whatever comes of it: the refusal is what is told.
-        let _ = read_chunks(&stream, Bounds::UNWANTED).await;
+        let _ = in_time(read, DISCARD_MS).await;
     }
 }
 

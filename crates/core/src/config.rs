@@ -7,11 +7,13 @@ use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 
 use garde::Validate;
+use js_sys::Reflect;
 use protocol::error::{ApiError, ErrorCode};
 use protocol::limits::Limits;
 use protocol::registry::AllowedOrigins;
-use worker::Env;
+use worker::{Env, console_error};
 
+use crate::registry;
 use crate::respond::sentence;
 use crate::store::store;
 
@@ -129,7 +131,11 @@ impl Config {
     pub fn of(env: &Env) -> Result<Rc<Self>, ApiError> {
         CONFIG.with(|known| {
             let parse = || {
-                let config = Self::from_env(env)?;
+                let config = Self::from_env(env).inspect_err(|error| {
+                    let line =
+                        serde_json::json!({"event": "misconfigured", "cause": error.message});
+                    console_error!("{line}");
+                })?;
                 IS_CORS_OPEN.set(config.is_cors_open());
                 Ok(Rc::new(config))
             };
@@ -138,10 +144,13 @@ impl Config {
     }
 
     fn from_env(env: &Env) -> Result<Self, ApiError> {
-        let variable = |name: &str| env.var(name).ok().map(|value| value.to_string());
+        let variable = |name: &str| text_of(env, name);
         let limits = Limits::from_vars(variable).map_err(|error| misconfigured(sentence(error)))?;
         let settings = Settings::read(variable).map_err(misconfigured)?;
         store(env).map_err(|error| misconfigured(sentence(error.0)))?;
+        if settings.auth != "none" {
+            registry::namespace(env)?;
+        }
         Ok(Self {
             limits,
             auth: if settings.auth == "none" { Auth::None } else { Auth::Jwt },
@@ -164,6 +173,14 @@ impl Config {
 /// [`Config::is_cors_open`] of the isolate.
 pub(crate) fn is_cors_open() -> bool {
     IS_CORS_OPEN.get()
+}
+
+/// A variable as text. One that is written as a number in the configuration is as good; of anything
+/// else the JSON is taken, which no variable's parser takes.
+fn text_of(env: &Env, name: &str) -> Option<String> {
+    let value = Reflect::get(env, &name.into()).ok().filter(|value| !value.is_undefined())?;
+    let json = || js_sys::JSON::stringify(&value).ok().and_then(|text| text.as_string());
+    Some(value.as_string().or_else(json).unwrap_or_default())
 }
 
 fn misconfigured(message: String) -> ApiError {

@@ -8,8 +8,9 @@
 //! | `POST /v1/{project}/config/secrets` | adds a signing secret |
 //! | `DELETE /v1/{project}/config/secrets/{id}` | removes one, never the last |
 //!
-//! A change reads the record, changes it and writes it. KV knows no transaction: of two changes of
-//! one project at the same moment the later one wins, and the answer to each shows what it wrote.
+//! A change reads the record, changes it and writes it. KV knows no transaction, and a read may be a
+//! minute old: of two changes of one project within that time the later one can undo the earlier. The
+//! answer to each shows what it wrote.
 
 use engine::log::Blob;
 use protocol::error::ErrorCode;
@@ -112,7 +113,7 @@ async fn remove_secret(project: &Project, id: &str, env: &Env) -> Result<Reply, 
     }
 }
 
-/// The record as KV has it now: a change is never made to what was kept.
+/// The record as KV tells it: a change is never made to what this isolate kept.
 async fn record_of(project: &Project, env: &Env) -> Result<ProjectRecord, Failure> {
     match registry::load(project, env).await? {
         Some(record) => Ok(ProjectRecord::clone(&record)),

@@ -22,11 +22,29 @@ use crate::object::JsBytes;
 const COMMON_HEADERS: &str =
     r#""x-content-type-options":"nosniff","cross-origin-resource-policy":"cross-origin""#;
 
+/// The list as a literal, for both of its uses.
+macro_rules! exposed_headers {
+    () => {
+        "stream-next-offset, stream-cursor, stream-up-to-date, stream-closed, stream-ttl, \
+         stream-expires-at, stream-public, stream-sse-data-encoding, stream-cache, producer-epoch, \
+         producer-seq, producer-expected-seq, producer-received-seq, etag, location, retry-after, \
+         server-timing, x-request-id"
+    };
+}
+
 /// Response headers that scripts of other origins may read.
-pub(crate) const EXPOSED_HEADERS: &str = "stream-next-offset, stream-cursor, stream-up-to-date, \
-    stream-closed, stream-ttl, stream-expires-at, stream-public, stream-sse-data-encoding, \
-    stream-cache, producer-epoch, producer-seq, producer-expected-seq, producer-received-seq, \
-    etag, location, retry-after, server-timing, x-request-id";
+pub(crate) const EXPOSED_HEADERS: &str = exposed_headers!();
+
+/// What every response carries beside where every origin may read it.
+const OPEN_CORS_HEADERS: &str = concat!(
+    r#","access-control-allow-origin":"*","access-control-expose-headers":""#,
+    exposed_headers!(),
+    "\""
+);
+
+/// What a browser may do with a stream's bytes when it is led to show them: nothing. Their type is
+/// the writer's choice, and the origin is the service's.
+pub(crate) const CONTENT_POLICY: &str = "sandbox; default-src 'none'";
 
 /// The body of a reply.
 pub(crate) enum Body {
@@ -116,14 +134,12 @@ fn headers_object(
     headers: &[(&'static str, Cow<'static, str>)],
     cors: bool,
 ) -> Result<JsValue, JsValue> {
-    let mut json = String::with_capacity(640);
+    let mut json = String::with_capacity(1024);
     json.push('{');
     json.push_str(COMMON_HEADERS);
     // Where every origin may read every answer, each says so by itself; elsewhere the edge says it.
     if cors && is_cors_open() {
-        let allow = name::ACCESS_CONTROL_ALLOW_ORIGIN;
-        let expose = name::ACCESS_CONTROL_EXPOSE_HEADERS;
-        json.push_str(&format!(r#","{allow}":"*","{expose}":"{EXPOSED_HEADERS}""#));
+        json.push_str(OPEN_CORS_HEADERS);
     }
     for (name, value) in headers {
         json.push_str(",\"");

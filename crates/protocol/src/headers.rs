@@ -80,6 +80,8 @@ pub mod name {
     pub const SERVER_TIMING: &str = "server-timing";
     /// RFC 9110 §12.5.5.
     pub const VARY: &str = "vary";
+    /// On the bytes of streams: no document of the service's origin (CSP Level 3).
+    pub const CONTENT_SECURITY_POLICY: &str = "content-security-policy";
     /// `nosniff` on every response (PROTOCOL.md §12.7).
     pub const X_CONTENT_TYPE_OPTIONS: &str = "x-content-type-options";
     /// `cross-origin` on every response (PROTOCOL.md §12.7).

@@ -50,9 +50,9 @@ const ALGORITHM: &str = "HS256";
 pub enum Scope {
     /// Read and follow streams.
     Read,
-    /// Create, append and close as well.
+    /// Create, append, close and delete as well.
     Write,
-    /// Delete as well, and whatever is for operators of the project.
+    /// Whatever is for operators of the project, as well.
     Manage,
 }
 

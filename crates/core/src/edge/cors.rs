@@ -13,7 +13,8 @@ use crate::respond::Reply;
 /// Request headers that a preflight allows.
 const ALLOWED_HEADERS: &str = "content-type, authorization, if-none-match, stream-seq, stream-ttl, \
     stream-expires-at, stream-closed, stream-public, stream-forked-from, stream-fork-offset, \
-    stream-fork-sub-offset, stream-timing, producer-id, producer-epoch, producer-seq, traceparent";
+    stream-fork-sub-offset, stream-timing, producer-id, producer-epoch, producer-seq, traceparent, \
+    tracestate, baggage";
 
 /// Seconds for which a preflight's answer holds: the longest that browsers keep one.
 const PREFLIGHT_SECONDS: &str = "86400";

@@ -40,8 +40,8 @@ const TIMES = 16;
 // unavailable  turns a rejection into a response
 // flags        what is to be done
 // started      when the request came, in milliseconds
-// told         request id, operation, project, stream, trace id, and the origin that may read the
-//              answer, one a line; empty for none
+// told         request id, operation, project, stream, trace id, the origin that may read the answer,
+//              and the code of a refusal, one a line; empty for none
 // exposed      response headers that this origin may read
 // dataset      of Analytics Engine, or undefined
 export function finish(promise, unavailable, flags, started, told, exposed, dataset) {
@@ -58,21 +58,24 @@ export function finish(promise, unavailable, flags, started, told, exposed, data
 
 function count(dataset, told, status, duration) {
   const [, operation, project, stream] = told.split("\n");
-  dataset.writeDataPoint({
-    blobs: ["request", operation, stream, String(status)],
-    doubles: [1, duration],
-    indexes: [project],
-  });
+  const blobs = ["request", operation, stream, String(status)];
+  try {
+    dataset.writeDataPoint({ blobs, doubles: [1, duration], indexes: [project] });
+  } catch (error) {
+    // What was done is done; a point is missing in a chart.
+    console.error(JSON.stringify({ event: "point_failed", cause: String(error) }));
+  }
 }
 
 // One line of JSON. Never the query: it may hold a token.
 function tell(told, status, durationMs) {
-  const [requestId, operation, project, stream, traceId] = told.split("\n");
+  const [requestId, operation, project, stream, traceId, , code] = told.split("\n");
   const line = { event: "request", requestId };
   if (traceId !== "") line.traceId = traceId;
   line.operation = operation;
   if (project !== "") line.project = project;
   if (stream !== "") line.stream = stream;
+  if (code !== "") line.code = code;
   const text = JSON.stringify({ ...line, status, durationMs });
   if (status >= 500) console.error(text);
   else console.log(text);
@@ -90,7 +93,10 @@ function completed(response, flags, started, told, exposed) {
     headers.set("access-control-expose-headers", exposed);
   }
   if (flags & VARIES) headers.append("vary", "origin");
-  if (hides) headers.set("cache-control", cacheControl.replace("public", "private"));
+  if (hides) {
+    headers.set("cache-control", cacheControl.replace("public", "private"));
+    headers.append("vary", "authorization");
+  }
   if (flags & TIMES) headers.append("server-timing", `edge;dur=${Date.now() - started}`);
   if (isError || flags & TIMES) headers.set("x-request-id", requestId);
   return changed;

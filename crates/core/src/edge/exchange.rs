@@ -120,6 +120,8 @@ pub(crate) struct Told<'a> {
     pub(crate) operation: &'static str,
     pub(crate) project: Option<&'a str>,
     pub(crate) path: Option<&'a str>,
+    /// Why the edge refused it.
+    pub(crate) code: Option<ErrorCode>,
 }
 
 impl Exchange {
@@ -170,6 +172,7 @@ impl Exchange {
             told.path.unwrap_or_default(),
             &trace,
             cors.allowed().unwrap_or_default(),
+            told.code.map(ErrorCode::as_str).unwrap_or_default(),
         ];
         parts.join("\n")
     }

@@ -10,6 +10,7 @@
 //! that names a stream and cannot be read is left to its parser behind the gate, which refuses it.
 
 use protocol::error::{ApiError, ErrorCode};
+use protocol::limits::TOKEN_LEEWAY_MS;
 use protocol::name::{Project, StreamName, StreamPath};
 use protocol::percent::decode_value;
 use protocol::registry::ProjectRecord;
@@ -23,6 +24,10 @@ use super::exchange::Preamble;
 use crate::config::{AdminToken, Auth, Config};
 use crate::respond::{Failure, sentence};
 
+/// How long what was found out about a caller holds for a connection: then secrets and public flags
+/// are looked at anew.
+const JUDGED_MS: u64 = 3_600_000;
+
 /// What an admitted caller may do with the stream that it named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Caller {
@@ -32,8 +37,8 @@ pub(crate) struct Caller {
     pub(crate) can_write: bool,
     /// Whether what it reads is for everybody.
     pub(crate) is_public: bool,
-    /// When its token ends.
-    pub(crate) expires: Option<UnixMillis>,
+    /// Until when a connection may live before its caller is asked again who it is.
+    pub(crate) until: Option<UnixMillis>,
     /// What stands for its token where it is counted: never the token.
     pub(crate) token_id: Option<String>,
 }
@@ -43,12 +48,17 @@ impl Caller {
     pub(crate) const EVERYBODY: Self = Self::with(Audience::Authorised, true);
 
     /// Somebody without a token, who reads what is public.
-    fn anonymous(audience: Audience) -> Self {
-        Self::with(audience, false)
+    fn anonymous(audience: Audience, now: UnixMillis) -> Self {
+        Self { until: Some(now.saturating_add_ms(JUDGED_MS)), ..Self::with(audience, false) }
+    }
+
+    /// Whether it has shown no token where one could be asked for.
+    pub(crate) fn is_anonymous(&self) -> bool {
+        self.until.is_some() && self.token_id.is_none()
     }
 
     const fn with(audience: Audience, can_write: bool) -> Self {
-        Self { audience, can_write, is_public: true, expires: None, token_id: None }
+        Self { audience, can_write, is_public: true, until: None, token_id: None }
     }
 }
 
@@ -80,8 +90,8 @@ pub(crate) fn admit(
     let record = record.ok_or_else(|| unauthorized("There is no such project."))?;
     let Some(token) = token else {
         return match access {
-            Access::Read if record.is_public => Ok(Caller::anonymous(Audience::Authorised)),
-            Access::Read => Ok(Caller::anonymous(Audience::Anonymous)),
+            Access::Read if record.is_public => Ok(Caller::anonymous(Audience::Authorised, now)),
+            Access::Read => Ok(Caller::anonymous(Audience::Anonymous, now)),
             _ => Err(unauthorized("This request needs a token.")),
         };
     };
@@ -89,11 +99,13 @@ pub(crate) fn admit(
         .map_err(|error| unauthorized(&sentence(error)))?;
     covers(question, project, &claims)?;
     check_source(preamble, question, project, &claims)?;
+    // As long as the gate takes the token, and no longer.
+    let expires = claims.expires.saturating_add_ms(TOKEN_LEEWAY_MS);
     Ok(Caller {
         audience: Audience::Authorised,
         can_write: claims.scope >= Scope::Write,
         is_public: record.is_public,
-        expires: Some(claims.expires),
+        until: Some(expires.min(now.saturating_add_ms(JUDGED_MS))),
         token_id: Some(token_id(&token)),
     })
 }
@@ -140,6 +152,10 @@ fn is_admin(token: Option<&str>, admin_token: Option<&AdminToken>) -> bool {
 /// The token of a request: of its `Authorization`, or, for reads by browsers, which cannot set
 /// headers on event streams and sockets, of its query or its subprotocols.
 fn token_of(preamble: &Preamble, operation: Operation) -> Result<Option<String>, Failure> {
+    if operation != Operation::ReadStream && query_tokens(preamble.query()).next().is_some() {
+        let message = "A token in the query is for GET of a stream; send `Authorization`.";
+        return Err(unauthorized(message));
+    }
     if let Some(value) = &preamble.authorization {
         let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
         let token = token.trim();
@@ -148,10 +164,10 @@ fn token_of(preamble: &Preamble, operation: Operation) -> Result<Option<String>,
         }
         return Ok(Some(token.to_owned()));
     }
+    let mut tokens = query_tokens(preamble.query());
     if operation != Operation::ReadStream {
         return Ok(None);
     }
-    let mut tokens = query_tokens(preamble.query());
     if let Some(token) = tokens.next() {
         // Of two, one could be somebody else's: nobody guesses which one counts.
         return match token.filter(|token| !token.is_empty() && tokens.next().is_none()) {

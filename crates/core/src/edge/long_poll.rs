@@ -25,7 +25,7 @@ use crate::cold::dressed;
 use crate::js;
 use crate::object::{JsBytes, STREAM_LASTS};
 use crate::request::split_url;
-use crate::respond::{Body, Failure, Reply, internal};
+use crate::respond::{Body, CONTENT_POLICY, Failure, Reply, internal};
 
 /// How often a wait is taken up again after its connection broke.
 const RECONNECTS_MAX: u32 = 2;
@@ -112,6 +112,7 @@ fn answer(head: FrameHead, bytes: JsBytes, socket: &Socket) -> Reply {
         .header(name::STREAM_NEXT_OFFSET, head.next_offset().to_string())
         .header(name::ETAG, etag.to_string())
         .header(name::CACHE_CONTROL, "no-store")
+        .header(name::CONTENT_SECURITY_POLICY, CONTENT_POLICY)
         .header_if(up_to_date, name::STREAM_UP_TO_DATE, "true")
         .header_if(closed, name::STREAM_CLOSED, "true")
         .header_if(socket.lasts, STREAM_LASTS, "true");

@@ -106,7 +106,7 @@ fn read(
     let for_read = context.clone();
     let served = future_to_promise(async move {
         let served = match query.mode {
-            Mode::Sse => sse::serve(target, &query, caller.expires).await,
+            Mode::Sse => sse::serve(target, &query, caller.until).await,
             Mode::WebSocket => ws::serve(target, &request, &query, &caller).await,
             Mode::CatchUp | Mode::LongPoll => match Read::new(&request, query, target, for_read) {
                 Ok(read) if may_share => shared::serve(Rc::new(read)).await,

@@ -8,6 +8,7 @@
 //! the service and is no part of what is right.
 
 use std::cell::OnceCell;
+use std::net::Ipv6Addr;
 
 use js_sys::{Object, Promise, Reflect};
 use protocol::error::ErrorCode;
@@ -45,11 +46,19 @@ pub(super) fn limiter(env: &Env) -> Option<RateLimiter> {
     (!binding.is_undefined()).then(|| binding.unchecked_into())
 }
 
-/// Who is counted.
-pub(super) fn key(token_id: Option<String>, address: &str) -> String {
-    match token_id {
-        Some(id) => format!("token:{id}"),
-        None => format!("address:{address}"),
+/// Who is counted: the bearer of a token.
+pub(super) fn token_key(token_id: &str) -> String {
+    format!("token:{token_id}")
+}
+
+/// Who is counted: an address. Of IPv6 the network of a customer, who has all of its addresses.
+pub(super) fn address_key(address: &str) -> String {
+    match address.parse::<Ipv6Addr>() {
+        Ok(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            format!("network:{a:x}:{b:x}:{c:x}:{d:x}")
+        }
+        Err(_) => format!("address:{address}"),
     }
 }
 
@@ -75,5 +84,17 @@ pub(super) async fn check(limiter: &RateLimiter, key: &str) -> Result<(), Failur
             internal("counting a request", &error);
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_one_customer_are_one() {
+        assert_eq!(address_key("192.0.2.7"), "address:192.0.2.7");
+        assert_eq!(address_key("2001:db8:1:2:3::9"), address_key("2001:db8:1:2:ffff::1"));
+        assert_ne!(address_key("2001:db8:1:2::1"), address_key("2001:db8:1:3::1"));
     }
 }

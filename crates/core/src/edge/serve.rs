@@ -59,16 +59,19 @@ pub fn serve(exchange: Exchange, dispatch: Dispatch) -> Promise {
     match (asked.kept_record(), rate::limiter(&asked.exchange.env)) {
         (Some(record), None) => asked.answer(Ok(record), None, dispatch),
         (record, limiter) => future_to_promise(async move {
+            // Whoever makes the edge ask the registry is counted by address before it does.
+            let key = match &record {
+                Some(record) => asked.rate_key(record.as_deref()),
+                None => asked.address_key(),
+            };
+            let excess = match limiter {
+                Some(limiter) => rate::check(&limiter, &key).await.err(),
+                None => None,
+            };
             let record = match record {
                 Some(record) => Ok(record),
+                None if excess.is_some() => Ok(None),
                 None => asked.load_record().await,
-            };
-            let excess = match (&record, limiter) {
-                (Ok(record), Some(limiter)) => {
-                    let key = asked.rate_key(record.as_deref());
-                    rate::check(&limiter, &key).await.err()
-                }
-                _ => None,
             };
             JsFuture::from(asked.answer(record, excess, dispatch)).await
         }),
@@ -110,10 +113,15 @@ impl Asked {
 
     /// Who is counted: the bearer of a good token, or an address.
     fn rate_key(&self, record: Option<&ProjectRecord>) -> String {
-        let preamble = &self.exchange.preamble;
         let judged = self.operation().and_then(|operation| self.admit(operation, record));
-        let address = preamble.address.as_deref().unwrap_or("unknown");
-        rate::key(judged.ok().and_then(|caller| caller.token_id), address)
+        match judged.ok().and_then(|caller| caller.token_id) {
+            Some(id) => rate::token_key(&id),
+            None => self.address_key(),
+        }
+    }
+
+    fn address_key(&self) -> String {
+        rate::address_key(self.exchange.preamble.address.as_deref().unwrap_or("unknown"))
     }
 
     fn operation(&self) -> Result<Operation, Failure> {
@@ -184,11 +192,13 @@ impl Asked {
                     None => no_resource().reply(),
                 };
                 let promise = resolved(&exchange.request, reply);
-                end(&exchange, &route, "preflight", &promise, &cors, &config)
+                let told = told(&route, "preflight");
+                exchange.finish(&promise, &told, (&cors, false), Some(&config))
             }
             Err(failure) => {
+                let told = Told { code: Some(failure.error.code), ..told(&route, "refused") };
                 let promise = resolved(&exchange.request, failure.reply());
-                end(&exchange, &route, "refused", &promise, &cors, &config)
+                exchange.finish(&promise, &told, (&cors, false), Some(&config))
             }
         }
     }
@@ -219,24 +229,15 @@ fn told<'a>(route: &'a Route, operation: &'static str) -> Told<'a> {
         Route::Stream { name, .. } => Some(name.path.as_str()),
         _ => None,
     };
-    Told { operation, project: route.project().map(|project| project.as_str()), path }
-}
-
-fn end(
-    exchange: &Exchange,
-    route: &Route,
-    operation: &'static str,
-    promise: &Promise,
-    cors: &Cors,
-    config: &Config,
-) -> Promise {
-    exchange.finish(promise, &told(route, operation), (cors, false), Some(config))
+    let project = route.project().map(|project| project.as_str());
+    Told { operation, project, path, code: None }
 }
 
 /// The answer to a request that is no request of anything.
 fn refused(exchange: &Exchange, failure: Failure, config: Option<&Config>) -> Promise {
     let cors = Cors::decide(exchange.preamble.origin.as_deref(), config, None);
-    let told = Told { operation: "refused", project: None, path: None };
+    let code = Some(failure.error.code);
+    let told = Told { operation: "refused", project: None, path: None, code };
     let promise = resolved(&exchange.request, failure.reply());
     exchange.finish(&promise, &told, (&cors, false), config)
 }

@@ -65,12 +65,12 @@ struct Reader {
 pub(crate) async fn serve(
     target: Target,
     query: &ReadQuery,
-    expires: Option<UnixMillis>,
+    judged_until: Option<UnixMillis>,
 ) -> Result<web_sys::Response, Failure> {
     let lifetime_ms = Config::of(&target.env)?.limits.sse_lifetime_ms;
     let until = js::now().saturating_add_ms(lifetime_ms);
     // A client whose token has ended comes again with another one.
-    let until = expires.map_or(until, |expires| expires.min(until));
+    let until = judged_until.map_or(until, |judged| judged.min(until));
     let socket = match attach(&target, true).await? {
         Attached::Answer(response) => return Ok(response),
         Attached::Reader(socket) => socket,

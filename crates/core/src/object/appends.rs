@@ -230,7 +230,7 @@ impl Inner {
                 resolve: Some(resolve),
                 cors,
                 room: None,
-                timing: Timing::begin(text.timing),
+                timing: self.begin_timing(text.timing),
                 traceparent: text.traceparent.map(str::to_owned),
                 inner: Rc::clone(self),
             };

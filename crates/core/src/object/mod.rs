@@ -154,7 +154,7 @@ impl StreamObject {
         let audience = Audience::of(&headers);
         let call = Call { url: request.url(), headers, audience, request };
         future_to_promise(async move {
-            let timing = Timing::begin(call.headers.get(name::STREAM_TIMING).as_deref());
+            let timing = inner.begin_timing(call.headers.get(name::STREAM_TIMING).as_deref());
             let answer = inner.answer(&call).await;
             inner.take_up();
             if call.request.method() == "PUT" {
@@ -311,6 +311,15 @@ impl Inner {
         let tail = stream.tail_position();
         stream.set_attached_until(self.readers.restore(&self.state, tail));
         Ok(stream)
+    }
+
+    /// Begins to measure a request, if it asks for that. What was loaded before is not its affair.
+    pub(crate) fn begin_timing(&self, wanted: Option<&str>) -> Option<Timing> {
+        let timing = Timing::begin(wanted);
+        if timing.is_some() {
+            self.load_ms.take();
+        }
+        timing
     }
 
     /// A reply with the times that its request asked for.

@@ -23,7 +23,7 @@ use crate::body::{self, Bounds};
 use crate::cold::{self, COLD_STATUS, ColdError, ColdPage};
 use crate::js;
 use crate::request::{CreateHeaders, Mode, ReadQuery, split_url};
-use crate::respond::{Body, Failure, Reply};
+use crate::respond::{Body, CONTENT_POLICY, Failure, Reply};
 
 const IMMUTABLE: &str = "public, max-age=60, stale-while-revalidate=300";
 const REVALIDATE: &str = "no-cache";
@@ -200,6 +200,7 @@ impl ReadPage {
         Reply::new(status)
             .header(name::CONTENT_TYPE, content_type.as_str().to_owned())
             .header(name::STREAM_NEXT_OFFSET, page.next.to_string())
+            .header_if(status == 200, name::CONTENT_SECURITY_POLICY, CONTENT_POLICY)
             .header_if(page.up_to_date, name::STREAM_UP_TO_DATE, "true")
             .header_if(page.closed, name::STREAM_CLOSED, "true")
             .header_if(*is_public, name::STREAM_PUBLIC, "true")

@@ -54,8 +54,8 @@ pub(super) struct Opening {
     pub(super) query: ReadQuery,
     /// Why the client may not append, if it may not.
     pub(super) refusal: Option<ApiError>,
-    /// When the client's token ends.
-    pub(super) expires: Option<UnixMillis>,
+    /// When the client has to show again who it is.
+    pub(super) judged_until: Option<UnixMillis>,
     pub(super) limits: Limits,
 }
 
@@ -148,7 +148,7 @@ impl Ending {
     }
 
     fn expired() -> Self {
-        let message = "The token has expired; connect again with another one.";
+        let message = "Connect again: a token is checked anew at its end, and once an hour.";
         Self::error(ApiError::new(ErrorCode::Unauthorized, message))
     }
 
@@ -369,7 +369,8 @@ impl Connection {
 
     fn poll_timer(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let is_soon = self.is_full();
-        let until = self.opening.expires.map_or(self.reader_until, |at| at.min(self.reader_until));
+        let until =
+            self.opening.judged_until.map_or(self.reader_until, |at| at.min(self.reader_until));
         let set = || {
             let left_ms = until.saturating_since_ms(js::now());
             let ms = if is_soon { SEND_BUFFER_POLL_MS } else { left_ms.max(SEND_BUFFER_POLL_MS) };
@@ -410,7 +411,7 @@ impl Connection {
                 self.calls.answered(&answers, &mut |frame| client.send(frame));
                 Ok(())
             }
-            Event::Time if self.opening.expires.is_some_and(|at| at <= js::now()) => {
+            Event::Time if self.opening.judged_until.is_some_and(|at| at <= js::now()) => {
                 Err(Ending::expired())
             }
             Event::Time if self.reader_until > js::now() => Ok(()),

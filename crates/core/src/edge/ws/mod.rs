@@ -60,8 +60,8 @@ pub(crate) async fn serve(
         let message = "This runtime cannot pace a client: open the socket with `credit`.";
         return Err(Failure::new(ErrorCode::InvalidQuery, message));
     }
-    let (expires, is_public) = (caller.expires, reader.is_public);
-    let opening = Opening { target, query: query.clone(), refusal, expires, limits };
+    let (judged_until, is_public) = (caller.until, reader.is_public);
+    let opening = Opening { target, query: query.clone(), refusal, judged_until, limits };
     let connection = Connection::open(opening, server, reader);
     spawn_local(connection.run());
     let mut headers = Vec::new();
@@ -86,7 +86,7 @@ fn refusal_of(path: &str, caller: &Caller, audience: Audience) -> Option<ApiErro
             return None;
         }
         Ok(Route::Stream { reserved: None, .. })
-            if caller.expires.is_none() || audience == Audience::Anonymous =>
+            if caller.is_anonymous() || audience == Audience::Anonymous =>
         {
             (ErrorCode::Unauthorized, "Appends need a token.")
         }
