@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn append_headers_are_told_apart() {
-        let text = AppendHeaderText::split("=12\n=text/plain\n\n\n=\n\n=true\n\n=x\n");
+        let text = AppendHeaderText::split("=12\n=text/plain\n\n\n=\n\n=true\n\n\n\n=x\n");
         assert_eq!((text.content_length, text.producer_seq), (Some("12"), Some("")));
         assert_eq!((text.producer_id, text.origin), (None, None));
         assert_eq!(text.audience, Some("x"));

@@ -1,6 +1,6 @@
 //! The edge: what runs where the client is.
 //!
-//! [`serve`] is the way of every request. A stream's request is then passed on to the object of its
+//! [`mod@serve`] is the way of every request. A stream's request is then passed on to the object of its
 //! path, untouched where nothing has to be taken out of it: neither body nor headers enter wasm here.
 //! A live read becomes an internal socket to the object, which [`sse`], [`long_poll`] and [`ws`] turn
 //! into what the client understands. Reads that name a position share trips to the object: [`shared`],
