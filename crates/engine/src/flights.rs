@@ -34,8 +34,11 @@ use protocol::limits::{
 use protocol::offset::Offset;
 use protocol::time::UnixMillis;
 
+mod lasting;
 #[cfg(test)]
 mod tests;
+
+pub use lasting::stays_true;
 
 /// A reader whose time is over in less than this many milliseconds does not begin again.
 const LEFT_MIN_MS: u64 = 20;

@@ -62,7 +62,7 @@ pub(super) struct Facts {
     pub(super) etag: String,
     /// What the client is told.
     pub(super) cache_control: String,
-    /// Whether the object says that nothing ends the stream's life early.
+    /// Whether the object says that a live answer may be given to those who ask later.
     pub(super) lasts: bool,
     /// Of a cached page: when the object was asked for it.
     pub(super) asked_at: UnixMillis,

@@ -194,7 +194,7 @@ impl Read {
         on_wait: impl Fn(&web_sys::Response),
     ) -> Result<Trip, Failure> {
         if self.is_live() {
-            return long_poll::trip(&self.target, until, on_wait).await;
+            return long_poll::trip(&self.target, self.offset, until, on_wait).await;
         }
         let Target { object, env, .. } = &self.target;
         let request = self.target.request().map_err(|e| internal("asking the stream", &e))?;
@@ -221,18 +221,24 @@ impl Read {
         let trip = self.travel(seat, until).await;
         let (outcome, answer) = self.settle(trip).await;
         own.set(answer);
-        let shared = match &outcome {
-            Outcome::Shared(landed, _) if landed.status == 200 => Some(landed),
+        let lasting = match &outcome {
+            Outcome::Shared(landed, _) if self.lasts(landed) => Some(landed),
             _ => None,
         };
-        flights::land(seat.flight, &outcome, shared.map(Landed::bytes));
-        if let (Some(landed), Some(key)) = (shared, self.page_key()) {
-            let may_be_kept = landed.facts.is_immutable() || (self.is_live() && landed.facts.lasts);
-            if may_be_kept && !landed.is_cached {
-                // Everybody has been answered: nobody waits for this.
-                landed.keep(&key, self.cache_seconds, asked_at).await;
-            }
+        flights::land(seat.flight, &outcome, lasting.map(Landed::bytes));
+        if let (Some(landed), Some(key)) = (lasting, self.page_key())
+            && !landed.is_cached
+        {
+            // Everybody has been answered: nobody waits for this.
+            landed.keep(&key, self.cache_seconds, asked_at).await;
         }
+    }
+
+    /// Whether an answer may be given to those who ask later.
+    fn lasts(&self, landed: &Landed) -> bool {
+        let facts = &landed.facts;
+        let says_so = if self.is_live() { facts.lasts } else { facts.is_immutable() };
+        landed.status == 200 && (landed.is_cached || says_so)
     }
 
     /// What a trip means to those who wait for it.
