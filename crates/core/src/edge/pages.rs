@@ -91,6 +91,11 @@ impl Facts {
         self.reach.filter(|_| self.is_up_to_date)
     }
 
+    /// Whether the answer reaches an end that is final.
+    pub(super) fn is_closed(&self) -> bool {
+        self.reach.is_some_and(|reach| reach.closed)
+    }
+
     /// Whether the object says that the page never changes.
     pub(super) fn is_immutable(&self) -> bool {
         self.cache_control.starts_with("public")

@@ -170,6 +170,16 @@ impl Read {
         landed.response(status, &set)
     }
 
+    /// An answer that was made before this reader asked. It has the bytes that it is owed, but what
+    /// was the end then need not be the end now: a further read tells.
+    fn answer_later(&self, landed: &Landed) -> Result<web_sys::Response, Failure> {
+        let (status, mut set) = self.dress(landed.status, &landed.facts, Source::Coalesced);
+        if !landed.facts.is_closed() {
+            set += &format!("\n{}\n", name::STREAM_UP_TO_DATE);
+        }
+        landed.response(status, &set)
+    }
+
     fn pass_on(
         &self,
         response: &web_sys::Response,
@@ -295,7 +305,7 @@ pub(super) async fn serve(read: Rc<Read>) -> Result<web_sys::Response, Failure> 
     loop {
         let until = js::now().saturating_add_ms(read.wait_ms);
         let (waiting, own, source) = match flights::ask(&key, until) {
-            Turn::Landed(landed) => return read.answer(&landed, Source::Coalesced),
+            Turn::Landed(landed) => return read.answer_later(&landed),
             Turn::Alone => return read.alone(Source::Miss).await,
             Turn::Waits(waiting) => (waiting, Rc::default(), Source::Coalesced),
             Turn::Leads(waiting) => {
