@@ -8,7 +8,7 @@
 //! ask ──► Landed            lingering: the answer is here
 //!     ──► Leads(seat)       begin the trip, then wait like everybody
 //!     ──► Waits(seat)       somebody's trip is under way
-//!     ──► Alone             no room: a trip that nobody shares
+//!     ──► Alone             no room, or the reader may not lead: a trip that nobody shares
 //! land(outcome) ──► the waiters, each of which asks [`Reader::hears`] what that means to it
 //! ```
 //!
@@ -42,6 +42,9 @@ pub use lasting::stays_true;
 
 /// A reader whose time is over in less than this many milliseconds does not begin again.
 const LEFT_MIN_MS: u64 = 20;
+
+/// A trip that may not take at least this many milliseconds is not worth beginning for others.
+const LEAD_MIN_MS: u64 = 1_000;
 
 /// Which reads are alike.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,7 +90,8 @@ pub enum Asked<P> {
     Waits(Seat),
     /// Begin the trip, and wait.
     Leads(Seat),
-    /// Make a trip without telling anybody.
+    /// Make a trip without telling anybody; or, with little time left, none: see
+    /// [`Reader::is_late`].
     Alone,
 }
 
@@ -158,14 +162,15 @@ impl<W, P> Default for Flights<W, P> {
 }
 
 impl<W, P: Clone> Flights<W, P> {
-    /// A reader asks. A trip that it begins ends at `until` or earlier, see [`Flights::ends`]. That
-    /// is not the reader's own time: readers whose times end one after the other share a trip all
-    /// the same. `waiter` is called if the reader is to wait.
+    /// A reader asks. A trip that it begins ends at `until` or earlier, see [`Flights::ends`]; `None`:
+    /// it may begin none for others, see [`Reader::leads_until`]. That is not the reader's own time:
+    /// readers whose times end one after the other share a trip all the same. `waiter` is called if
+    /// the reader is to wait.
     pub fn ask(
         &mut self,
         key: &Key,
         now: UnixMillis,
-        until: UnixMillis,
+        until: Option<UnixMillis>,
         waiter: impl FnOnce() -> W,
     ) -> Asked<P> {
         self.counter = self.counter.saturating_add(1);
@@ -185,6 +190,7 @@ impl<W, P: Clone> Flights<W, P> {
                 _ => self.joinable.remove(key),
             };
         }
+        let Some(until) = until else { return Asked::Alone };
         if self.flights.len() >= FLIGHTS_MAX {
             self.drop_lost(now);
         }
@@ -355,6 +361,8 @@ pub fn satisfies(claim: Claim, written: Reach) -> bool {
 /// One reader, from its question to its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reader {
+    /// When it asked first.
+    began: UnixMillis,
     /// When it has to answer.
     pub deadline: UnixMillis,
     /// The last write that it may know of: how far the stream was written when it asked.
@@ -366,8 +374,24 @@ pub struct Reader {
 impl Reader {
     /// A reader that asks now.
     #[must_use]
-    pub fn new(deadline: UnixMillis, written: Option<Reach>) -> Self {
-        Self { deadline, written, failures: 0, has_seen_stale: false }
+    pub fn new(now: UnixMillis, deadline: UnixMillis, written: Option<Reach>) -> Self {
+        Self { began: now, deadline, written, failures: 0, has_seen_stale: false }
+    }
+
+    /// Until when a trip may last that it begins for others, if such a trip may take `wait_ms`.
+    /// `None`: it may begin none. The platform ends what a request does some time after its client
+    /// has left, and nobody is told when that was: it may have left as soon as it had asked.
+    #[must_use]
+    pub fn leads_until(&self, now: UnixMillis, wait_ms: u64) -> Option<UnixMillis> {
+        let last = self.began.saturating_add_ms(FLIGHT_MS_MAX);
+        let is_worth_it = now.saturating_add_ms(LEAD_MIN_MS) <= last;
+        is_worth_it.then(|| now.saturating_add_ms(wait_ms).min(last))
+    }
+
+    /// Whether a reader that waits in vain may as well be told so: a trip of its own would be short.
+    #[must_use]
+    pub fn is_late(&self, now: UnixMillis) -> bool {
+        now.saturating_add_ms(LEAD_MIN_MS) >= self.deadline
     }
 
     /// Until when to wait at a seat: its own time, or the trip's.

@@ -58,8 +58,8 @@ fn with<T>(body: impl FnOnce(&mut Flights<Waiter, Landed>) -> T) -> Option<T> {
     FLIGHTS.with(|flights| flights.try_borrow_mut().ok().map(|mut flights| body(&mut flights)))
 }
 
-/// A reader asks.
-pub(super) fn ask(key: &Key, until: UnixMillis) -> Turn {
+/// A reader asks; a trip that it begins ends at `until`, and without it begins none.
+pub(super) fn ask(key: &Key, until: Option<UnixMillis>) -> Turn {
     let slot = Slot::default();
     let mut wake = None;
     let promise = Promise::new(&mut |resolve, _| wake = Some(resolve));

@@ -76,6 +76,7 @@ pub(super) struct Read {
     if_none_match: Option<String>,
     context: js::Context,
     cache_seconds: u64,
+    began: UnixMillis,
     /// How long a read waits at most.
     wait_ms: u64,
     deadline: UnixMillis,
@@ -101,6 +102,7 @@ impl Read {
             Mode::LongPoll => (limits.long_poll_timeout_ms, "&live=long-poll"),
             _ => (CATCH_UP_MS, ""),
         };
+        let began = js::now();
         let conditional = query.mode == Mode::CatchUp;
         let if_none_match =
             conditional.then(|| request.headers().get(name::IF_NONE_MATCH).ok().flatten());
@@ -112,8 +114,9 @@ impl Read {
             if_none_match: if_none_match.flatten(),
             context,
             cache_seconds: limits.edge_cache_seconds,
+            began,
             wait_ms,
-            deadline: js::now().saturating_add_ms(wait_ms),
+            deadline: began.saturating_add_ms(wait_ms),
         })
     }
 
@@ -300,18 +303,23 @@ pub(super) async fn bypass(read: &Read) -> Result<web_sys::Response, Failure> {
 /// Serves a read.
 pub(super) async fn serve(read: Rc<Read>) -> Result<web_sys::Response, Failure> {
     let key = read.key();
-    let mut reader = Reader::new(read.deadline, flights::written(&read.target.object));
+    let written = flights::written(&read.target.object);
+    let mut reader = Reader::new(read.began, read.deadline, written);
     let mut in_vain = None;
     loop {
-        let until = js::now().saturating_add_ms(read.wait_ms);
-        let (waiting, own, source) = match flights::ask(&key, until) {
-            Turn::Landed(landed) => return read.answer_later(&landed),
-            Turn::Alone => return read.alone(Source::Miss).await,
-            Turn::Waits(waiting) => (waiting, Rc::default(), Source::Coalesced),
-            Turn::Leads(waiting) => {
+        let now = js::now();
+        let until = reader.leads_until(now, read.wait_ms);
+        let (waiting, own, source) = match (flights::ask(&key, until), until) {
+            (Turn::Landed(landed), _) => return read.answer_later(&landed),
+            (Turn::Waits(waiting), _) => (waiting, Rc::default(), Source::Coalesced),
+            (Turn::Leads(waiting), Some(until)) => {
                 let own = lead(&read, &waiting, until);
                 (waiting, own, Source::Miss)
             }
+            _ => match in_vain.filter(|_| until.is_none() && reader.is_late(now)) {
+                Some(landed) => return read.answer(&landed, Source::Coalesced),
+                None => return read.alone(Source::Miss).await,
+            },
         };
         let (seat, patience) = (waiting.seat, reader.patience(&waiting.seat));
         let Some(outcome) = waiting.outcome(patience).await else {
