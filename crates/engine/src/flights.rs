@@ -35,10 +35,12 @@ use protocol::offset::Offset;
 use protocol::time::UnixMillis;
 
 mod lasting;
+mod news;
 #[cfg(test)]
 mod tests;
 
 pub use lasting::stays_true;
+pub use news::{News, Write};
 
 /// A reader whose time is over in less than this many milliseconds does not begin again.
 const LEFT_MIN_MS: u64 = 20;
@@ -253,10 +255,14 @@ impl<W, P: Clone> Flights<W, P> {
         waiters.into_values().collect()
     }
 
-    /// A write through this isolate has been answered. `reach` is what its answer says of the tail;
-    /// `None` when it does not say, or when the life of the stream may have begun or ended: then
-    /// nothing that was asked for before is good for those who ask from now on.
-    pub fn wrote(&mut self, stream: &str, reach: Option<Reach>, now: UnixMillis) {
+    /// A write through this isolate has been answered. When the life of the stream may have begun or
+    /// ended, nothing that was asked for before is good for those who ask from now on.
+    pub fn wrote(&mut self, stream: &str, news: News, now: UnixMillis) {
+        let reach = match news {
+            News::Nothing => return,
+            News::Reach(reach) => Some(reach),
+            News::NewLife => None,
+        };
         let mut stale: Vec<Key> = Vec::new();
         for (key, landed) in self.landed.range(first_of(stream)..) {
             if key.stream != stream {

@@ -11,7 +11,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use engine::flights::{Asked, FlightId, Flights, Key, Outcome, Reach, Seat, satisfies};
+use engine::flights::{
+    Asked, FlightId, Flights, Key, News, Outcome, Reach, Seat, Write, satisfies,
+};
 use futures::future::select;
 use js_sys::{Function, Promise};
 use protocol::time::UnixMillis;
@@ -126,10 +128,14 @@ pub(super) fn is_current(stream: &str, landed: &Landed) -> bool {
 pub(super) fn note_write(promise: &Promise, stream: &str, is_append: bool) -> Promise {
     thread_local! {
         static WROTE: Function =
-            Closure::<dyn Fn(String, String, bool)>::new(|stream: String, next: String, closed| {
-                let reach = next.parse().ok().map(|next| Reach { next, closed });
-                with(|flights| flights.wrote(&stream, reach, js::now()));
-            })
+            Closure::<dyn Fn(String, bool, u16, String, bool)>::new(
+                |stream: String, is_append, status, next: String, closed| {
+                    let tail = next.parse().ok().map(|next| Reach { next, closed });
+                    let write = if is_append { Write::Append } else { Write::Life };
+                    let news = News::of(write, status, tail);
+                    with(|flights| flights.wrote(&stream, news, js::now()));
+                },
+            )
             .into_js_value()
             .unchecked_into();
     }

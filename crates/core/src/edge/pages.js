@@ -74,12 +74,20 @@ export async function keepPage(key, seconds, askedAt, pairs, body) {
   await cache.put(key, new Response(body, { headers }));
 }
 
-// Passes a write's answer on, after telling how far the stream goes now; "" when all may be new.
+// Passes a write's answer on, after telling what it says: see `News`. A call that failed may have
+// done its work all the same.
 export function noted(promise, stream, isAppend, wrote) {
-  return promise.then((response) => {
-    const { headers } = response;
-    const next = isAppend ? headers.get("stream-next-offset") : "";
-    if (next !== null) wrote(stream, next, headers.has("stream-closed"));
+  const told = (response) => {
+    const { status, headers } = response;
+    const next = headers.get("stream-next-offset") ?? "";
+    if (!isAppend || next !== "") {
+      wrote(stream, isAppend, status, next, headers.has("stream-closed"));
+    }
     return response;
-  });
+  };
+  const failed = (error) => {
+    wrote(stream, isAppend, 503, "", false);
+    throw error;
+  };
+  return promise.then(told, failed);
 }

@@ -108,7 +108,7 @@ fn outcomes_mean_something_else_to_each_reader() {
 fn a_writer_reads_its_own_write() {
     let mut trips = Trips::default();
     let flight = seat(trips.ask(&key("5"), at(0), Some(SOON), || 1)).flight;
-    trips.wrote("p/a", Some(reach(9)), at(0));
+    trips.wrote("p/a", News::Reach(reach(9)), at(0));
     let mut reader = Reader::new(at(0), SOON, trips.written("p/a"));
     let other = Reader::new(at(0), SOON, None);
     // What was on its way ends before the write.
@@ -143,12 +143,14 @@ fn lingering_answers_go_with_a_write_of_their_stream() {
     let page = landed("p/a", "page", None);
     let tail = landed("p/a", "tail", Some(reach(7)));
     let other = landed("p/b", "tail", Some(reach(7)));
-    trips.wrote("p/a", Some(reach(9)), at(0));
+    trips.wrote("p/a", News::Reach(reach(9)), at(0));
     assert_eq!(trips.ask(&page, at(1), Some(SOON), || 0), Asked::Landed("x"));
     assert!(matches!(trips.ask(&tail, at(1), Some(SOON), || 0), Asked::Leads(_)));
     assert_eq!(trips.ask(&other, at(1), Some(SOON), || 0), Asked::Landed("x"));
+    trips.wrote("p/a", News::Nothing, at(6));
+    assert_eq!(trips.ask(&page, at(1), Some(SOON), || 0), Asked::Landed("x"));
     // A delete or a create: nothing stays, and nothing under way can be joined.
-    trips.wrote("p/a", None, at(7));
+    trips.wrote("p/a", News::NewLife, at(7));
     assert!(!trips.is_of_this_life("p/a", at(7)) && trips.is_of_this_life("p/a", at(8)));
     assert!(trips.is_of_this_life("p/b", at(0)));
     assert!(matches!(trips.ask(&page, at(1), Some(SOON), || 0), Asked::Leads(_)));
@@ -270,7 +272,8 @@ proptest! {
                     waiting.retain(|_, seat| seat.flight != flight);
                 }
                 Move::Wrote { position } => {
-                    trips.wrote("p/a", position.map(reach), now);
+                    let news = position.map_or(News::NewLife, |position| News::Reach(reach(position)));
+                    trips.wrote("p/a", news, now);
                     written = position.map(|position| position.max(written.unwrap_or(0)));
                 }
                 Move::Pass { ms } => now = now.saturating_add_ms(ms),
