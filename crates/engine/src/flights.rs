@@ -440,6 +440,17 @@ impl Reader {
         }
     }
 
+    /// What to do when its time is over while it waits: `so_far` is what its trip would tell, or an
+    /// earlier one told. `None`: nobody has told anything.
+    pub fn gives_up<P>(&self, so_far: Option<(P, Claim)>) -> Option<Step<P>> {
+        // A trip may have begun before a write that it has not noticed yet.
+        let step = |(payload, claim)| match claim {
+            claim if self.may_take(claim) => Step::Answer(payload),
+            _ => Step::GoAlone,
+        };
+        so_far.map(step)
+    }
+
     fn may_take(&self, claim: Claim) -> bool {
         self.written.is_none_or(|written| satisfies(claim, written))
     }

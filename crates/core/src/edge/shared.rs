@@ -324,12 +324,15 @@ pub(super) async fn serve(read: Rc<Read>) -> Result<web_sys::Response, Failure> 
         let (seat, patience) = (waiting.seat, reader.patience(&waiting.seat));
         let Some(outcome) = waiting.outcome(patience).await else {
             let so_far = flights::leave(&seat);
-            match so_far.or_else(|| in_vain.clone()) {
-                _ if !reader.is_over(js::now()) => continue,
-                Some(landed) => return read.answer(&landed, source),
-                None if !read.is_live() => return read.alone(Source::Miss).await,
-                None => return Err(no_answer()),
+            if !reader.is_over(js::now()) {
+                continue;
             }
+            let so_far = so_far.or(in_vain).map(|landed| (landed.clone(), landed.facts.claim()));
+            return match reader.gives_up(so_far) {
+                Some(Step::Answer(landed)) => read.answer(&landed, source),
+                Some(_) => read.alone(Source::Miss).await,
+                None => Err(no_answer()),
+            };
         };
         if let Some(response) = own.take() {
             return read.pass_on(&response, source);

@@ -125,6 +125,14 @@ fn a_writer_reads_its_own_write() {
 }
 
 #[test]
+fn a_reader_whose_time_is_over_is_not_told_that_its_own_write_is_not_there() {
+    let reader = Reader::new(at(0), SOON, Some(reach(9)));
+    assert_eq!(reader.gives_up(Some(("up to 9", Some(reach(9))))), Some(Step::Answer("up to 9")));
+    assert_eq!(reader.gives_up(Some(("up to 7", Some(reach(7))))), Some(Step::GoAlone));
+    assert_eq!(reader.gives_up::<&str>(None), None);
+}
+
+#[test]
 fn a_close_is_a_write() {
     let closed = Reach { closed: true, ..reach(9) };
     assert!(!satisfies(Some(reach(9)), closed) && satisfies(Some(closed), reach(9)));
