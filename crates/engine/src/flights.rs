@@ -29,7 +29,7 @@ use std::mem;
 
 use protocol::limits::{
     FLIGHT_BYTES_MAX, FLIGHT_FAILURES_MAX, FLIGHT_GRACE_MS, FLIGHT_LINGER_MS, FLIGHT_MS_MAX,
-    FLIGHT_WAITERS_MAX, FLIGHT_WRITES_MAX, FLIGHTS_MAX,
+    FLIGHT_WAITERS_MAX, FLIGHT_WRITES_MAX, FLIGHTS_MAX, FLIGHTS_UNDER_WAY_MAX,
 };
 use protocol::offset::Offset;
 use protocol::time::UnixMillis;
@@ -193,11 +193,14 @@ impl<W, P: Clone> Flights<W, P> {
             };
         }
         let Some(until) = until else { return Asked::Alone };
-        if self.flights.len() >= FLIGHTS_MAX {
+        if self.flights.len() >= FLIGHTS_UNDER_WAY_MAX {
             self.drop_lost(now);
         }
-        if self.flights.len() >= FLIGHTS_MAX {
+        if self.flights.len() >= FLIGHTS_UNDER_WAY_MAX {
             return Asked::Alone;
+        }
+        if self.joinable.len() >= FLIGHTS_MAX {
+            self.close_one(now);
         }
         let (flight, number) = (FlightId(self.counter), self.counter);
         let lost_at = Self::ends(now, until).saturating_add_ms(FLIGHT_GRACE_MS);
@@ -343,6 +346,19 @@ impl<W, P: Clone> Flights<W, P> {
     fn drop_expired(&mut self, now: UnixMillis) {
         self.landed.retain(|_, landed| now < landed.until);
         self.landed_bytes = self.landed.values().map(|landed| landed.bytes).sum();
+    }
+
+    /// Makes room for a trip that can be joined: a lost one, or else the one that the fewest readers
+    /// share, can be joined no more. It lands as before; of those that are alike, the oldest.
+    fn close_one(&mut self, now: UnixMillis) {
+        let readers = |id: &FlightId| {
+            let flight = self.flights.get(id).filter(|flight| now < flight.lost_at);
+            flight.map_or(0, |flight| flight.waiters.len())
+        };
+        let fewest = self.joinable.iter().min_by_key(|(_, id)| (readers(id), **id));
+        if let Some(key) = fewest.map(|(key, _)| key.clone()) {
+            self.joinable.remove(&key);
+        }
     }
 
     /// Trips that ended without a word. Who waits for them notices by its own timer.

@@ -285,9 +285,13 @@ pub const EDGE_CACHE_SECONDS_CEILING: u64 = 86_400;
 /// their way, and not for more.
 pub const FLIGHT_LINGER_MS: u64 = 200;
 
-/// Trips under way that can be joined, and landed answers that linger, of one isolate; each.
-/// Readers beyond them make trips of their own.
+/// Trips under way that can be joined, and landed answers that linger, of one isolate; each. Of more
+/// trips, the one that the fewest readers share can be joined no more.
 pub const FLIGHTS_MAX: usize = 1024;
+
+/// Trips under way in one isolate that somebody may share, also those that can be joined no more.
+/// Readers beyond them make trips of their own.
+pub const FLIGHTS_UNDER_WAY_MAX: usize = 16_384;
 
 /// Readers that wait for one trip. Each costs a promise and a timer.
 pub const FLIGHT_WAITERS_MAX: usize = 16_384;

@@ -200,13 +200,40 @@ fn the_least_recently_used_answer_makes_room() {
 }
 
 #[test]
+fn the_trip_that_the_fewest_share_makes_room() {
+    let mut trips = Trips::default();
+    let names: Vec<String> = (0..FLIGHTS_MAX).map(|n| n.to_string()).collect();
+    let first = seat(trips.ask(&key("0"), at(0), Some(SOON), || 0));
+    for name in &names {
+        seat(trips.ask(&key(name), at(0), Some(SOON), || 1));
+    }
+    // The oldest that nobody joined.
+    assert!(matches!(trips.ask(&key("x"), at(0), Some(SOON), || 2), Asked::Leads(_)));
+    let hot = trips.ask(&key("0"), at(0), Some(SOON), || 3);
+    assert!(matches!(hot, Asked::Waits(seat) if seat.flight == first.flight));
+    assert!(matches!(trips.ask(&key("x"), at(0), Some(SOON), || 4), Asked::Waits(_)));
+    let again = seat(trips.ask(&key("1"), at(0), Some(SOON), || 5));
+    assert!(trips.joinable.len() <= FLIGHTS_MAX);
+    // The trip that was left lands for those who began it, and not for the later ones.
+    let mut of_one = trips.flights.iter().filter(|(_, trip)| trip.key == key("1"));
+    let left = of_one.find(|(id, _)| **id != again.flight);
+    let left = left.map(|(id, _)| *id);
+    let outcome = Outcome::Shared("bytes", None);
+    let woken = left.map(|left| trips.land(left, &outcome, Some(5), at(1)));
+    assert_eq!(woken, Some(vec![1]));
+    assert!(matches!(trips.ask(&key("1"), at(1), Some(SOON), || 6), Asked::Waits(_)));
+}
+
+#[test]
 fn more_trips_than_there_is_room_for_are_nobodys_to_share() {
     let mut trips = Trips::default();
-    for n in 0..FLIGHTS_MAX {
+    for n in 0..FLIGHTS_UNDER_WAY_MAX {
         seat(trips.ask(&key(&n.to_string()), at(0), Some(SOON), || 0));
     }
+    assert_eq!(trips.joinable.len(), FLIGHTS_MAX);
     assert_eq!(trips.ask(&key("x"), at(0), Some(SOON), || 0), Asked::Alone);
-    assert!(matches!(trips.ask(&key("0"), at(0), Some(SOON), || 0), Asked::Waits(_)));
+    let last = (FLIGHTS_UNDER_WAY_MAX - 1).to_string();
+    assert!(matches!(trips.ask(&key(&last), at(0), Some(SOON), || 0), Asked::Waits(_)));
     // Those that ended without a word make room.
     let later = at(SOON.0 + FLIGHT_GRACE_MS);
     assert!(matches!(trips.ask(&key("x"), later, Some(SOON), || 0), Asked::Leads(_)));
