@@ -28,8 +28,9 @@ use std::collections::BTreeMap;
 use std::mem;
 
 use protocol::limits::{
-    FLIGHT_BYTES_MAX, FLIGHT_FAILURES_MAX, FLIGHT_GRACE_MS, FLIGHT_LINGER_MS, FLIGHT_MS_MAX,
-    FLIGHT_WAITERS_MAX, FLIGHT_WRITES_MAX, FLIGHTS_MAX, FLIGHTS_UNDER_WAY_MAX,
+    FLIGHT_ALONE_BYTES_MAX, FLIGHT_BYTES_MAX, FLIGHT_FAILURES_MAX, FLIGHT_GRACE_MS,
+    FLIGHT_LINGER_MS, FLIGHT_MS_MAX, FLIGHT_READING_BYTES_MAX, FLIGHT_WAITERS_MAX,
+    FLIGHT_WRITES_MAX, FLIGHTS_MAX, FLIGHTS_UNDER_WAY_MAX,
 };
 use protocol::offset::Offset;
 use protocol::time::UnixMillis;
@@ -129,6 +130,8 @@ struct Flight<W, P> {
     waiters: BTreeMap<u64, W>,
     /// What to tell a reader whose time ends before the trip's.
     waiting: Option<P>,
+    /// Bytes of its answer, once that is being read.
+    reading: u64,
 }
 
 struct Lingering<P> {
@@ -145,6 +148,8 @@ pub struct Flights<W, P> {
     joinable: BTreeMap<Key, FlightId>,
     landed: BTreeMap<Key, Lingering<P>>,
     landed_bytes: u64,
+    /// Of all trips' answers, while they are being read.
+    reading_bytes: u64,
     /// Counts flights, seats and uses.
     counter: u64,
     writes: Writes,
@@ -157,6 +162,7 @@ impl<W, P> Default for Flights<W, P> {
             joinable: BTreeMap::new(),
             landed: BTreeMap::new(),
             landed_bytes: 0,
+            reading_bytes: 0,
             counter: 0,
             writes: Writes::default(),
         }
@@ -205,7 +211,10 @@ impl<W, P: Clone> Flights<W, P> {
         let (flight, number) = (FlightId(self.counter), self.counter);
         let lost_at = Self::ends(now, until).saturating_add_ms(FLIGHT_GRACE_MS);
         let waiters = BTreeMap::from([(number, waiter())]);
-        self.flights.insert(flight, Flight { key: key.clone(), lost_at, waiters, waiting: None });
+        self.flights.insert(
+            flight,
+            Flight { key: key.clone(), lost_at, waiters, waiting: None, reading: 0 },
+        );
         self.joinable.insert(key.clone(), flight);
         Asked::Leads(Seat { flight, number, lost_at })
     }
@@ -222,6 +231,24 @@ impl<W, P: Clone> Flights<W, P> {
         if let Some(flight) = self.flights.get_mut(&id) {
             flight.waiting = Some(payload);
         }
+    }
+
+    /// Whether an answer of so many bytes is to be read into memory, until the trip lands. If not,
+    /// it is for nobody but the reader that began.
+    pub fn may_read(&mut self, id: FlightId, bytes: u64, now: UnixMillis) -> bool {
+        let fits = |others: u64| others.saturating_add(bytes) <= FLIGHT_READING_BYTES_MAX;
+        let reading = self.flights.get(&id).map_or(0, |flight| flight.reading);
+        if !fits(self.reading_bytes.saturating_sub(reading)) {
+            self.drop_lost(now);
+        }
+        let Some(flight) = self.flights.get_mut(&id) else { return false };
+        let others = self.reading_bytes.saturating_sub(flight.reading);
+        if !fits(others) || (bytes > FLIGHT_ALONE_BYTES_MAX && flight.waiters.len() < 2) {
+            return false;
+        }
+        flight.reading = bytes;
+        self.reading_bytes = others.saturating_add(bytes);
+        true
     }
 
     /// A reader's time is over, or its trip is lost: it waits no longer. Returns what to tell if
@@ -241,9 +268,10 @@ impl<W, P: Clone> Flights<W, P> {
         bytes: Option<u64>,
         now: UnixMillis,
     ) -> Vec<W> {
-        let Some(Flight { key, waiters, .. }) = self.flights.remove(&id) else {
+        let Some(Flight { key, waiters, reading, .. }) = self.flights.remove(&id) else {
             return Vec::new();
         };
+        self.reading_bytes = self.reading_bytes.saturating_sub(reading);
         self.drop_expired(now);
         if self.joinable.get(&key) == Some(&id) {
             self.joinable.remove(&key);
@@ -364,6 +392,7 @@ impl<W, P: Clone> Flights<W, P> {
     /// Trips that ended without a word. Who waits for them notices by its own timer.
     fn drop_lost(&mut self, now: UnixMillis) {
         self.flights.retain(|_, flight| now < flight.lost_at);
+        self.reading_bytes = self.flights.values().map(|flight| flight.reading).sum();
         let flights = &self.flights;
         self.joinable.retain(|_, id| flights.contains_key(id));
     }

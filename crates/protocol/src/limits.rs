@@ -304,6 +304,19 @@ const _: () = assert!(
     "the largest page that an operator may ask for must be able to linger"
 );
 
+/// Bytes of answers that one isolate reads into memory for those who wait for them, of its 128 MB.
+/// Beyond it an answer passes through to the reader that began the trip, and the others make their
+/// own.
+pub const FLIGHT_READING_BYTES_MAX: u64 = 32 * MIB;
+
+/// Larger answers are read into memory only if somebody else waits for them.
+pub const FLIGHT_ALONE_BYTES_MAX: u64 = 2 * MIB;
+
+const _: () = assert!(
+    FLIGHT_READING_BYTES_MAX >= 2 * READ_CHUNK_BYTES_CEILING,
+    "the largest page that an operator may ask for must be able to be shared"
+);
+
 /// Longest trip. The platform lets a trip go on for 30 s after the client that began it has left;
 /// a longer one would end without a word.
 pub const FLIGHT_MS_MAX: u64 = 25_000;

@@ -21,7 +21,7 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use worker::Delay;
 
-use super::pages::Landed;
+use super::pages::{Facts, Landed};
 use crate::js;
 
 #[wasm_bindgen(module = "/src/edge/pages.js")]
@@ -97,6 +97,11 @@ pub(super) fn waiting(id: FlightId, landed: Landed) {
     with(|flights| flights.waiting(id, landed));
 }
 
+/// Whether an answer of so many bytes is to be read into memory for those who wait.
+pub(super) fn may_read(id: FlightId, bytes: u64) -> bool {
+    with(|flights| flights.may_read(id, bytes, js::now())).unwrap_or(false)
+}
+
 /// A trip has ended: everybody who waits for it hears of it.
 pub(super) fn land(id: FlightId, outcome: &Outcome<Landed>, bytes: Option<u64>) {
     let waiters = with(|flights| flights.land(id, outcome, bytes, js::now()));
@@ -114,10 +119,10 @@ pub(super) fn written(stream: &str) -> Option<Reach> {
 
 /// Whether an answer of the cache is good for a reader that asks now: no write that is known here
 /// has made it an earlier life's, or not the end any more.
-pub(super) fn is_current(stream: &str, landed: &Landed) -> bool {
+pub(super) fn is_current(stream: &str, facts: &Facts) -> bool {
     let is_current = with(|flights| {
-        let claim = landed.facts.claim();
-        flights.is_of_this_life(stream, landed.facts.asked_at)
+        let claim = facts.claim();
+        flights.is_of_this_life(stream, facts.asked_at)
             && flights.written(stream).is_none_or(|written| satisfies(claim, written))
     });
     is_current.unwrap_or(false)

@@ -20,13 +20,13 @@ use protocol::cursor::next_cursor;
 use protocol::error::ErrorCode;
 use protocol::etag::matches_if_none_match;
 use protocol::headers::name;
-use protocol::offset::{Offset, OffsetParam};
+use protocol::offset::{Offset, OffsetParam, Position};
 use protocol::time::UnixMillis;
 use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::future_to_promise;
 
 use super::flights::{self, Turn, Waiting};
-use super::pages::{Facts, Landed, pass_on};
+use super::pages::{Facts, Landed, find, pass_on};
 use super::{Target, cold, forward, long_poll};
 use crate::config::Config;
 use crate::js;
@@ -218,9 +218,12 @@ impl Read {
     /// One trip for everybody: to the cache, then to the object.
     async fn travel(&self, seat: &Seat, until: UnixMillis) -> Result<Trip, Failure> {
         if let Some(key) = self.page_key()
-            && let Some(landed) = Landed::find(&key).await
-            && flights::is_current(&self.target.object, &landed)
+            && let Some(page) = find(&key).await
+            && flights::is_current(&self.target.object, &Facts::of(&page))
+            && self.may_read(seat, &page)
+            && let Ok(mut landed) = Landed::read(&page).await
         {
+            landed.is_cached = true;
             return Ok(Trip::Cached(landed));
         }
         let flight = seat.flight;
@@ -232,7 +235,7 @@ impl Read {
     async fn fly(&self, seat: &Seat, until: UnixMillis, own: &Cell<Option<web_sys::Response>>) {
         let asked_at = js::now();
         let trip = self.travel(seat, until).await;
-        let (outcome, answer) = self.settle(trip).await;
+        let (outcome, answer) = self.settle(seat, trip).await;
         own.set(answer);
         let lasting = match &outcome {
             Outcome::Shared(landed, _) if self.lasts(landed) => Some(landed),
@@ -247,6 +250,18 @@ impl Read {
         }
     }
 
+    /// Whether an answer is to be read into memory for those who wait. How long it is its offsets
+    /// tell, but for the commas of JSON.
+    fn may_read(&self, seat: &Seat, response: &web_sys::Response) -> bool {
+        let begin = match self.offset {
+            OffsetParam::At(offset) => offset.position,
+            _ => Position(0),
+        };
+        let end = Facts::of(response).end().filter(|_| response.status() == 200);
+        let bytes = end.map_or(0, |end| end.0.saturating_sub(begin.0));
+        flights::may_read(seat.flight, bytes)
+    }
+
     /// Whether an answer may be given to those who ask later.
     fn lasts(&self, landed: &Landed) -> bool {
         let facts = &landed.facts;
@@ -257,6 +272,7 @@ impl Read {
     /// What a trip means to those who wait for it.
     async fn settle(
         &self,
+        seat: &Seat,
         trip: Result<Trip, Failure>,
     ) -> (Outcome<Landed>, Option<web_sys::Response>) {
         let settled = match trip {
@@ -271,7 +287,8 @@ impl Read {
             }
             Ok(Trip::Answer(response)) => {
                 let is_page = response.status() == 200 && Facts::of(&response).is_immutable();
-                if response.status() < 500 && !self.is_live() && !is_page {
+                let is_own = !self.is_live() && !is_page || !self.may_read(seat, &response);
+                if response.status() < 500 && is_own {
                     return (Outcome::Unshared, Some(response));
                 }
                 Landed::read(&response).await

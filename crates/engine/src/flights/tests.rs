@@ -239,6 +239,40 @@ fn more_trips_than_there_is_room_for_are_nobodys_to_share() {
     assert!(matches!(trips.ask(&key("x"), later, Some(SOON), || 0), Asked::Leads(_)));
 }
 
+#[test]
+fn what_is_read_into_memory_is_bounded() {
+    let mut trips = Trips::default();
+    let large = FLIGHT_READING_BYTES_MAX / 2;
+    let shared = |trips: &mut Trips, read: &str| {
+        let flight = seat(trips.ask(&key(read), at(0), Some(SOON), || 0)).flight;
+        trips.ask(&key(read), at(0), Some(SOON), || 0);
+        flight
+    };
+    let [first, second, third] = ["a", "b", "c"].map(|read| shared(&mut trips, read));
+    assert!(trips.may_read(first, large, at(0)) && trips.may_read(second, large, at(0)));
+    // Asked again, it counts once.
+    assert!(trips.may_read(second, large, at(0)));
+    assert!(!trips.may_read(third, 1, at(0)));
+    trips.land(first, &Outcome::Shared("x", None), None, at(1));
+    assert!(trips.may_read(third, 1, at(1)));
+    assert!(!trips.may_read(first, 1, at(1)), "it has landed");
+    // What ended without a word is read no more.
+    let later = at(SOON.0 + FLIGHT_GRACE_MS);
+    let next = seat(trips.ask(&key("d"), later, Some(at(40_000)), || 0)).flight;
+    trips.ask(&key("d"), later, Some(at(40_000)), || 0);
+    assert!(trips.may_read(next, FLIGHT_READING_BYTES_MAX, later));
+}
+
+#[test]
+fn a_large_answer_that_nobody_else_waits_for_passes_through() {
+    let mut trips = Trips::default();
+    let flight = seat(trips.ask(&key("a"), at(0), Some(SOON), || 1)).flight;
+    assert!(trips.may_read(flight, FLIGHT_ALONE_BYTES_MAX, at(0)));
+    assert!(!trips.may_read(flight, FLIGHT_ALONE_BYTES_MAX + 1, at(0)));
+    seat(trips.ask(&key("a"), at(0), Some(SOON), || 2));
+    assert!(trips.may_read(flight, FLIGHT_ALONE_BYTES_MAX + 1, at(0)));
+}
+
 #[derive(Clone, Debug)]
 enum Move {
     Ask { read: u8 },
