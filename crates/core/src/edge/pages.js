@@ -50,7 +50,12 @@ export function answer(status, pairs, body, set) {
 
 // The same response for the client; its body passes through unless `status` has none.
 export function rewrap(response, status, set) {
-  const body = status === 304 ? null : response.body;
+  let { body } = response;
+  if (status === 304 && body !== null) {
+    // Nobody reads it: what fails now is nobody's concern.
+    body.cancel().catch(() => {});
+    body = null;
+  }
   return new Response(body, { status, headers: dressed(headersOf(response), set) });
 }
 

@@ -5,7 +5,7 @@
 //!
 //! # Invariants
 //! - Every key holds the stream, the audience, the mode and the offset. A client's own headers go
-//!   into no trip; `If-None-Match` is answered here.
+//!   into no trip that others may share; `If-None-Match` is answered here.
 //! - A cursor is computed for each client.
 //!
 //! # Errors
@@ -194,23 +194,30 @@ impl Read {
 
     /// Makes a trip that nobody shares.
     async fn alone(&self, source: Source) -> Result<web_sys::Response, Failure> {
-        match self.ask_object(self.deadline, |_| ()).await? {
+        let known = self.if_none_match.as_deref();
+        match self.ask_object(self.deadline, known, |_| ()).await? {
             Trip::Answer(response) | Trip::TimedOut(response) => self.pass_on(&response, source),
             Trip::Cached(landed) => self.answer(&landed, Source::Hit),
         }
     }
 
-    /// Asks the object. `on_wait` is given what to tell as long as nothing happens.
+    /// Asks the object. `known` is what the client has, if the answer is for nobody else. `on_wait` is
+    /// given what to tell as long as nothing happens.
     async fn ask_object(
         &self,
         until: UnixMillis,
+        known: Option<&str>,
         on_wait: impl Fn(&web_sys::Response),
     ) -> Result<Trip, Failure> {
         if self.is_live() {
             return long_poll::trip(&self.target, self.offset, until, on_wait).await;
         }
         let Target { object, env, .. } = &self.target;
-        let request = self.target.request().map_err(|e| internal("asking the stream", &e))?;
+        let failed = |error| internal("asking the stream", &error);
+        let request = self.target.request().map_err(failed)?;
+        if let Some(known) = known {
+            request.headers().set(name::IF_NONE_MATCH, known).map_err(failed)?;
+        }
         let response = forward(&request, object, env).await?;
         Ok(Trip::Answer(cold::complete(response, env).await?))
     }
@@ -227,7 +234,8 @@ impl Read {
             return Ok(Trip::Cached(landed));
         }
         let flight = seat.flight;
-        self.ask_object(until, |response| flights::waiting(flight, Landed::head(response))).await
+        let on_wait = |response: &_| flights::waiting(flight, Landed::head(response));
+        self.ask_object(until, None, on_wait).await
     }
 
     /// Makes a trip, lands it, and puts what may be kept into the cache. `own` gets an answer that
