@@ -8,7 +8,8 @@
 //! ask ──► Landed            lingering: the answer is here
 //!     ──► Leads(seat)       begin the trip, then wait like everybody
 //!     ──► Waits(seat)       somebody's trip is under way
-//!     ──► Alone             no room, or the reader may not lead: a trip that nobody shares
+//!     ──► Alone             a trip that nobody shares: there is no room, the reader may not lead, or
+//!                           the last answer was for its reader only
 //! land(outcome) ──► the waiters, each of which asks [`Reader::hears`] what that means to it
 //! ```
 //!
@@ -35,11 +36,13 @@ use protocol::limits::{
 use protocol::offset::Offset;
 use protocol::time::UnixMillis;
 
+mod apart;
 mod lasting;
 mod news;
 #[cfg(test)]
 mod tests;
 
+pub use apart::may_be_cached;
 pub use lasting::stays_true;
 pub use news::{News, Write};
 
@@ -152,6 +155,7 @@ pub struct Flights<W, P> {
     reading_bytes: u64,
     /// Counts flights, seats and uses.
     counter: u64,
+    apart: apart::Apart,
     writes: Writes,
 }
 
@@ -164,6 +168,7 @@ impl<W, P> Default for Flights<W, P> {
             landed_bytes: 0,
             reading_bytes: 0,
             counter: 0,
+            apart: apart::Apart::default(),
             writes: Writes::default(),
         }
     }
@@ -199,6 +204,9 @@ impl<W, P: Clone> Flights<W, P> {
             };
         }
         let Some(until) = until else { return Asked::Alone };
+        if self.apart.holds(key, now) {
+            return Asked::Alone;
+        }
         if self.flights.len() >= FLIGHTS_UNDER_WAY_MAX {
             self.drop_lost(now);
         }
@@ -284,6 +292,12 @@ impl<W, P: Clone> Flights<W, P> {
             }
         }
         waiters.into_values().collect()
+    }
+
+    /// A read has turned out to be for its reader only: for a moment, others need not wait for each
+    /// other to find out the same.
+    pub fn part(&mut self, key: &Key, now: UnixMillis) {
+        self.apart.note(key, now);
     }
 
     /// A write through this isolate has been answered. When the life of the stream may have begun or

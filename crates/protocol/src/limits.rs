@@ -285,8 +285,11 @@ pub const EDGE_CACHE_SECONDS_CEILING: u64 = 86_400;
 /// their way, and not for more.
 pub const FLIGHT_LINGER_MS: u64 = 200;
 
-/// Trips under way that can be joined, and landed answers that linger, of one isolate; each. Of more
-/// trips, the one that the fewest readers share can be joined no more.
+/// How long readers make trips of their own after an answer has turned out to be for its reader only.
+pub const FLIGHT_APART_MS: u64 = 200;
+
+/// Trips under way that can be joined, landed answers that linger, and reads that turned out to be
+/// shared by nobody, of one isolate; each. Of more trips, the one that the fewest readers share can be joined no more.
 pub const FLIGHTS_MAX: usize = 1024;
 
 /// Trips under way in one isolate that somebody may share, also those that can be joined no more.

@@ -102,6 +102,11 @@ pub(super) fn may_read(id: FlightId, bytes: u64) -> bool {
     with(|flights| flights.may_read(id, bytes, js::now())).unwrap_or(false)
 }
 
+/// A read has turned out to be for its reader only.
+pub(super) fn part(key: &Key) {
+    with(|flights| flights.part(key, js::now()));
+}
+
 /// A trip has ended: everybody who waits for it hears of it.
 pub(super) fn land(id: FlightId, outcome: &Outcome<Landed>, bytes: Option<u64>) {
     let waiters = with(|flights| flights.land(id, outcome, bytes, js::now()));

@@ -14,7 +14,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use engine::flights::{Flights, Key, Outcome, Reader, Seat, Step};
+use engine::flights::{Flights, Key, Outcome, Reader, Seat, Step, may_be_cached};
 use js_sys::{Promise, encode_uri_component};
 use protocol::cursor::next_cursor;
 use protocol::error::ErrorCode;
@@ -224,7 +224,9 @@ impl Read {
 
     /// One trip for everybody: to the cache, then to the object.
     async fn travel(&self, seat: &Seat, until: UnixMillis) -> Result<Trip, Failure> {
-        if let Some(key) = self.page_key()
+        let written = flights::written(&self.target.object);
+        if may_be_cached(self.offset, written)
+            && let Some(key) = self.page_key()
             && let Some(page) = find(&key).await
             && flights::is_current(&self.target.object, &Facts::of(&page))
             && self.may_read(seat, &page)
@@ -245,6 +247,9 @@ impl Read {
         let trip = self.travel(seat, until).await;
         let (outcome, answer) = self.settle(seat, trip).await;
         own.set(answer);
+        if !self.is_live() && matches!(outcome, Outcome::Unshared) {
+            flights::part(&self.key());
+        }
         let lasting = match &outcome {
             Outcome::Shared(landed, _) if self.lasts(landed) => Some(landed),
             _ => None,

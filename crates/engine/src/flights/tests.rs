@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use protocol::limits::FLIGHT_APART_MS;
 use protocol::offset::{Generation, Position};
 
 type Trips = Flights<u32, &'static str>;
@@ -237,6 +238,19 @@ fn more_trips_than_there_is_room_for_are_nobodys_to_share() {
     // Those that ended without a word make room.
     let later = at(SOON.0 + FLIGHT_GRACE_MS);
     assert!(matches!(trips.ask(&key("x"), later, Some(SOON), || 0), Asked::Leads(_)));
+}
+
+#[test]
+fn a_read_that_nobody_could_share_is_not_waited_for() {
+    let mut trips = Trips::default();
+    let flight = seat(trips.ask(&key("tail"), at(0), Some(SOON), || 1)).flight;
+    trips.part(&key("tail"), at(10));
+    assert!(matches!(trips.ask(&key("tail"), at(10), Some(SOON), || 2), Asked::Waits(_)));
+    trips.land(flight, &Outcome::Unshared, None, at(10));
+    assert_eq!(trips.ask(&key("tail"), at(11), Some(SOON), || 3), Asked::Alone);
+    assert!(matches!(trips.ask(&key("other"), at(11), Some(SOON), || 4), Asked::Leads(_)));
+    let later = at(10 + FLIGHT_APART_MS);
+    assert!(matches!(trips.ask(&key("tail"), later, Some(SOON), || 5), Asked::Leads(_)));
 }
 
 #[test]
