@@ -155,6 +155,38 @@ test("a long-poll with data is kept by offset and cursor", async () => {
   expect(await hit.text()).toBe("1111111111");
 });
 
+describe("an answer from before the reader asked does not say where the end is", () => {
+  test("while the stream is open", async () => {
+    const { url, offsets } = await stream(on);
+    const poll = () => read(url, offsets[3], { live: "long-poll", cursor: "7" });
+    const first = await poll();
+    expect([source(first), isUpToDate(first)]).toEqual(["miss", true]);
+    const lingering = await poll();
+    expect([source(lingering), isUpToDate(lingering)]).toEqual(["coalesced", false]);
+    await sleep(LINGERED_MS);
+    const cached = await poll();
+    expect([source(cached), isUpToDate(cached)]).toEqual(["hit", false]);
+    for (const { headers } of [lingering, cached]) {
+      expect([...headers.keys()].filter((name) => name.startsWith("x-was"))).toEqual([]);
+      expect(headers.get("stream-next-offset")).toBe(offsets[4]);
+    }
+    // The cached one, lingering.
+    const again = await poll();
+    expect([source(again), isUpToDate(again)]).toEqual(["coalesced", false]);
+  });
+
+  test("but does when it is closed", async () => {
+    const { url, offsets } = await stream(on);
+    await close(url);
+    for (const from of ["miss", "coalesced", "hit"]) {
+      if (from === "hit") await sleep(LINGERED_MS);
+      const response = await read(url, offsets[3], { live: "long-poll", cursor: "7" });
+      expect([source(response), isUpToDate(response)]).toEqual([from, true]);
+      expect(response.headers.get("stream-closed")).toBe("true");
+    }
+  });
+});
+
 test("whoever has appended reads it, at once and while others poll", async () => {
   const { url, offsets } = await stream(on, 1);
   let tail = offsets.at(-1);
@@ -171,7 +203,8 @@ test("whoever has appended reads it, at once and while others poll", async () =>
       const response = await read(url, from, { live });
       expect(await response.text(), `round ${n}, ${live}`).toBe(`${n % 10}.`);
       expect(nextOffset(response)).toBe(tail);
-      expect(isUpToDate(response)).toBe(true);
+      // What a poller's trip has brought says it to those only who waited for it.
+      if (source(response) === "miss") expect(isUpToDate(response)).toBe(true);
       expect(await (await read(url, first, { live })).text()).toBe(".");
     }
     expected += `${n % 10}.`;

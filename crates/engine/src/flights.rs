@@ -8,7 +8,8 @@
 //! ask ──► Landed            lingering: the answer is here
 //!     ──► Leads(seat)       begin the trip, then wait like everybody
 //!     ──► Waits(seat)       somebody's trip is under way
-//!     ──► Alone             no room: a trip that nobody shares
+//!     ──► Alone             a trip that nobody shares: there is no room, the reader may not lead, or
+//!                           the last answer was for its reader only
 //! land(outcome) ──► the waiters, each of which asks [`Reader::hears`] what that means to it
 //! ```
 //!
@@ -28,17 +29,28 @@ use std::collections::BTreeMap;
 use std::mem;
 
 use protocol::limits::{
-    FLIGHT_BYTES_MAX, FLIGHT_FAILURES_MAX, FLIGHT_GRACE_MS, FLIGHT_LINGER_MS, FLIGHT_MS_MAX,
-    FLIGHT_WAITERS_MAX, FLIGHT_WRITES_MAX, FLIGHTS_MAX,
+    FLIGHT_ALONE_BYTES_MAX, FLIGHT_BYTES_MAX, FLIGHT_FAILURES_MAX, FLIGHT_GRACE_MS,
+    FLIGHT_LINGER_MS, FLIGHT_MS_MAX, FLIGHT_READING_BYTES_MAX, FLIGHT_WAITERS_MAX,
+    FLIGHT_WRITES_MAX, FLIGHTS_MAX, FLIGHTS_UNDER_WAY_MAX,
 };
 use protocol::offset::Offset;
 use protocol::time::UnixMillis;
 
+mod apart;
+mod lasting;
+mod news;
 #[cfg(test)]
 mod tests;
 
+pub use apart::may_be_cached;
+pub use lasting::stays_true;
+pub use news::{News, Write};
+
 /// A reader whose time is over in less than this many milliseconds does not begin again.
 const LEFT_MIN_MS: u64 = 20;
+
+/// A trip that may not take at least this many milliseconds is not worth beginning for others.
+const LEAD_MIN_MS: u64 = 1_000;
 
 /// Which reads are alike.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,7 +96,8 @@ pub enum Asked<P> {
     Waits(Seat),
     /// Begin the trip, and wait.
     Leads(Seat),
-    /// Make a trip without telling anybody.
+    /// Make a trip without telling anybody; or, with little time left, none: see
+    /// [`Reader::is_late`].
     Alone,
 }
 
@@ -120,6 +133,8 @@ struct Flight<W, P> {
     waiters: BTreeMap<u64, W>,
     /// What to tell a reader whose time ends before the trip's.
     waiting: Option<P>,
+    /// Bytes of its answer, once that is being read.
+    reading: u64,
 }
 
 struct Lingering<P> {
@@ -136,8 +151,11 @@ pub struct Flights<W, P> {
     joinable: BTreeMap<Key, FlightId>,
     landed: BTreeMap<Key, Lingering<P>>,
     landed_bytes: u64,
+    /// Of all trips' answers, while they are being read.
+    reading_bytes: u64,
     /// Counts flights, seats and uses.
     counter: u64,
+    apart: apart::Apart,
     writes: Writes,
 }
 
@@ -148,21 +166,24 @@ impl<W, P> Default for Flights<W, P> {
             joinable: BTreeMap::new(),
             landed: BTreeMap::new(),
             landed_bytes: 0,
+            reading_bytes: 0,
             counter: 0,
+            apart: apart::Apart::default(),
             writes: Writes::default(),
         }
     }
 }
 
 impl<W, P: Clone> Flights<W, P> {
-    /// A reader asks. A trip that it begins ends at `until` or earlier, see [`Flights::ends`]. That
-    /// is not the reader's own time: readers whose times end one after the other share a trip all
-    /// the same. `waiter` is called if the reader is to wait.
+    /// A reader asks. A trip that it begins ends at `until` or earlier, see [`Flights::ends`]; `None`:
+    /// it may begin none for others, see [`Reader::leads_until`]. That is not the reader's own time:
+    /// readers whose times end one after the other share a trip all the same. `waiter` is called if
+    /// the reader is to wait.
     pub fn ask(
         &mut self,
         key: &Key,
         now: UnixMillis,
-        until: UnixMillis,
+        until: Option<UnixMillis>,
         waiter: impl FnOnce() -> W,
     ) -> Asked<P> {
         self.counter = self.counter.saturating_add(1);
@@ -182,16 +203,26 @@ impl<W, P: Clone> Flights<W, P> {
                 _ => self.joinable.remove(key),
             };
         }
-        if self.flights.len() >= FLIGHTS_MAX {
+        let Some(until) = until else { return Asked::Alone };
+        if self.apart.holds(key, now) {
+            return Asked::Alone;
+        }
+        if self.flights.len() >= FLIGHTS_UNDER_WAY_MAX {
             self.drop_lost(now);
         }
-        if self.flights.len() >= FLIGHTS_MAX {
+        if self.flights.len() >= FLIGHTS_UNDER_WAY_MAX {
             return Asked::Alone;
+        }
+        if self.joinable.len() >= FLIGHTS_MAX {
+            self.close_one(now);
         }
         let (flight, number) = (FlightId(self.counter), self.counter);
         let lost_at = Self::ends(now, until).saturating_add_ms(FLIGHT_GRACE_MS);
         let waiters = BTreeMap::from([(number, waiter())]);
-        self.flights.insert(flight, Flight { key: key.clone(), lost_at, waiters, waiting: None });
+        self.flights.insert(
+            flight,
+            Flight { key: key.clone(), lost_at, waiters, waiting: None, reading: 0 },
+        );
         self.joinable.insert(key.clone(), flight);
         Asked::Leads(Seat { flight, number, lost_at })
     }
@@ -208,6 +239,24 @@ impl<W, P: Clone> Flights<W, P> {
         if let Some(flight) = self.flights.get_mut(&id) {
             flight.waiting = Some(payload);
         }
+    }
+
+    /// Whether an answer of so many bytes is to be read into memory, until the trip lands. If not,
+    /// it is for nobody but the reader that began.
+    pub fn may_read(&mut self, id: FlightId, bytes: u64, now: UnixMillis) -> bool {
+        let fits = |others: u64| others.saturating_add(bytes) <= FLIGHT_READING_BYTES_MAX;
+        let reading = self.flights.get(&id).map_or(0, |flight| flight.reading);
+        if !fits(self.reading_bytes.saturating_sub(reading)) {
+            self.drop_lost(now);
+        }
+        let Some(flight) = self.flights.get_mut(&id) else { return false };
+        let others = self.reading_bytes.saturating_sub(flight.reading);
+        if !fits(others) || (bytes > FLIGHT_ALONE_BYTES_MAX && flight.waiters.len() < 2) {
+            return false;
+        }
+        flight.reading = bytes;
+        self.reading_bytes = others.saturating_add(bytes);
+        true
     }
 
     /// A reader's time is over, or its trip is lost: it waits no longer. Returns what to tell if
@@ -227,9 +276,10 @@ impl<W, P: Clone> Flights<W, P> {
         bytes: Option<u64>,
         now: UnixMillis,
     ) -> Vec<W> {
-        let Some(Flight { key, waiters, .. }) = self.flights.remove(&id) else {
+        let Some(Flight { key, waiters, reading, .. }) = self.flights.remove(&id) else {
             return Vec::new();
         };
+        self.reading_bytes = self.reading_bytes.saturating_sub(reading);
         self.drop_expired(now);
         if self.joinable.get(&key) == Some(&id) {
             self.joinable.remove(&key);
@@ -244,10 +294,20 @@ impl<W, P: Clone> Flights<W, P> {
         waiters.into_values().collect()
     }
 
-    /// A write through this isolate has been answered. `reach` is what its answer says of the tail;
-    /// `None` when it does not say, or when the life of the stream may have begun or ended: then
-    /// nothing that was asked for before is good for those who ask from now on.
-    pub fn wrote(&mut self, stream: &str, reach: Option<Reach>, now: UnixMillis) {
+    /// A read has turned out to be for its reader only: for a moment, others need not wait for each
+    /// other to find out the same.
+    pub fn part(&mut self, key: &Key, now: UnixMillis) {
+        self.apart.note(key, now);
+    }
+
+    /// A write through this isolate has been answered. When the life of the stream may have begun or
+    /// ended, nothing that was asked for before is good for those who ask from now on.
+    pub fn wrote(&mut self, stream: &str, news: News, now: UnixMillis) {
+        let reach = match news {
+            News::Nothing => return,
+            News::Reach(reach) => Some(reach),
+            News::NewLife => None,
+        };
         let mut stale: Vec<Key> = Vec::new();
         for (key, landed) in self.landed.range(first_of(stream)..) {
             if key.stream != stream {
@@ -330,9 +390,23 @@ impl<W, P: Clone> Flights<W, P> {
         self.landed_bytes = self.landed.values().map(|landed| landed.bytes).sum();
     }
 
+    /// Makes room for a trip that can be joined: a lost one, or else the one that the fewest readers
+    /// share, can be joined no more. It lands as before; of those that are alike, the oldest.
+    fn close_one(&mut self, now: UnixMillis) {
+        let readers = |id: &FlightId| {
+            let flight = self.flights.get(id).filter(|flight| now < flight.lost_at);
+            flight.map_or(0, |flight| flight.waiters.len())
+        };
+        let fewest = self.joinable.iter().min_by_key(|(_, id)| (readers(id), **id));
+        if let Some(key) = fewest.map(|(key, _)| key.clone()) {
+            self.joinable.remove(&key);
+        }
+    }
+
     /// Trips that ended without a word. Who waits for them notices by its own timer.
     fn drop_lost(&mut self, now: UnixMillis) {
         self.flights.retain(|_, flight| now < flight.lost_at);
+        self.reading_bytes = self.flights.values().map(|flight| flight.reading).sum();
         let flights = &self.flights;
         self.joinable.retain(|_, id| flights.contains_key(id));
     }
@@ -352,6 +426,8 @@ pub fn satisfies(claim: Claim, written: Reach) -> bool {
 /// One reader, from its question to its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reader {
+    /// When it asked first.
+    began: UnixMillis,
     /// When it has to answer.
     pub deadline: UnixMillis,
     /// The last write that it may know of: how far the stream was written when it asked.
@@ -363,8 +439,24 @@ pub struct Reader {
 impl Reader {
     /// A reader that asks now.
     #[must_use]
-    pub fn new(deadline: UnixMillis, written: Option<Reach>) -> Self {
-        Self { deadline, written, failures: 0, has_seen_stale: false }
+    pub fn new(now: UnixMillis, deadline: UnixMillis, written: Option<Reach>) -> Self {
+        Self { began: now, deadline, written, failures: 0, has_seen_stale: false }
+    }
+
+    /// Until when a trip may last that it begins for others, if such a trip may take `wait_ms`.
+    /// `None`: it may begin none. The platform ends what a request does some time after its client
+    /// has left, and nobody is told when that was: it may have left as soon as it had asked.
+    #[must_use]
+    pub fn leads_until(&self, now: UnixMillis, wait_ms: u64) -> Option<UnixMillis> {
+        let last = self.began.saturating_add_ms(FLIGHT_MS_MAX);
+        let is_worth_it = now.saturating_add_ms(LEAD_MIN_MS) <= last;
+        is_worth_it.then(|| now.saturating_add_ms(wait_ms).min(last))
+    }
+
+    /// Whether a reader that waits in vain may as well be told so: a trip of its own would be short.
+    #[must_use]
+    pub fn is_late(&self, now: UnixMillis) -> bool {
+        now.saturating_add_ms(LEAD_MIN_MS) >= self.deadline
     }
 
     /// Until when to wait at a seat: its own time, or the trip's.
@@ -405,6 +497,17 @@ impl Reader {
                 Step::AskAgain
             }
         }
+    }
+
+    /// What to do when its time is over while it waits: `so_far` is what its trip would tell, or an
+    /// earlier one told. `None`: nobody has told anything.
+    pub fn gives_up<P>(&self, so_far: Option<(P, Claim)>) -> Option<Step<P>> {
+        // A trip may have begun before a write that it has not noticed yet.
+        let step = |(payload, claim)| match claim {
+            claim if self.may_take(claim) => Step::Answer(payload),
+            _ => Step::GoAlone,
+        };
+        so_far.map(step)
     }
 
     fn may_take(&self, claim: Claim) -> bool {

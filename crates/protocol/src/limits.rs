@@ -285,9 +285,16 @@ pub const EDGE_CACHE_SECONDS_CEILING: u64 = 86_400;
 /// their way, and not for more.
 pub const FLIGHT_LINGER_MS: u64 = 200;
 
-/// Trips under way that can be joined, and landed answers that linger, of one isolate; each.
-/// Readers beyond them make trips of their own.
+/// How long readers make trips of their own after an answer has turned out to be for its reader only.
+pub const FLIGHT_APART_MS: u64 = 200;
+
+/// Trips under way that can be joined, landed answers that linger, and reads that turned out to be
+/// shared by nobody, of one isolate; each. Of more trips, the one that the fewest readers share can be joined no more.
 pub const FLIGHTS_MAX: usize = 1024;
+
+/// Trips under way in one isolate that somebody may share, also those that can be joined no more.
+/// Readers beyond them make trips of their own.
+pub const FLIGHTS_UNDER_WAY_MAX: usize = 16_384;
 
 /// Readers that wait for one trip. Each costs a promise and a timer.
 pub const FLIGHT_WAITERS_MAX: usize = 16_384;
@@ -298,6 +305,19 @@ pub const FLIGHT_BYTES_MAX: u64 = 16 * MIB;
 const _: () = assert!(
     FLIGHT_BYTES_MAX >= 2 * READ_CHUNK_BYTES_CEILING,
     "the largest page that an operator may ask for must be able to linger"
+);
+
+/// Bytes of answers that one isolate reads into memory for those who wait for them, of its 128 MB.
+/// Beyond it an answer passes through to the reader that began the trip, and the others make their
+/// own.
+pub const FLIGHT_READING_BYTES_MAX: u64 = 32 * MIB;
+
+/// Larger answers are read into memory only if somebody else waits for them.
+pub const FLIGHT_ALONE_BYTES_MAX: u64 = 2 * MIB;
+
+const _: () = assert!(
+    FLIGHT_READING_BYTES_MAX >= 2 * READ_CHUNK_BYTES_CEILING,
+    "the largest page that an operator may ask for must be able to be shared"
 );
 
 /// Longest trip. The platform lets a trip go on for 30 s after the client that began it has left;

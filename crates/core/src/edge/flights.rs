@@ -11,7 +11,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use engine::flights::{Asked, FlightId, Flights, Key, Outcome, Reach, Seat, satisfies};
+use engine::flights::{
+    Asked, FlightId, Flights, Key, News, Outcome, Reach, Seat, Write, satisfies,
+};
 use futures::future::select;
 use js_sys::{Function, Promise};
 use protocol::time::UnixMillis;
@@ -19,7 +21,7 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use worker::Delay;
 
-use super::pages::Landed;
+use super::pages::{Facts, Landed};
 use crate::js;
 
 #[wasm_bindgen(module = "/src/edge/pages.js")]
@@ -58,8 +60,8 @@ fn with<T>(body: impl FnOnce(&mut Flights<Waiter, Landed>) -> T) -> Option<T> {
     FLIGHTS.with(|flights| flights.try_borrow_mut().ok().map(|mut flights| body(&mut flights)))
 }
 
-/// A reader asks.
-pub(super) fn ask(key: &Key, until: UnixMillis) -> Turn {
+/// A reader asks; a trip that it begins ends at `until`, and without it begins none.
+pub(super) fn ask(key: &Key, until: Option<UnixMillis>) -> Turn {
     let slot = Slot::default();
     let mut wake = None;
     let promise = Promise::new(&mut |resolve, _| wake = Some(resolve));
@@ -95,6 +97,16 @@ pub(super) fn waiting(id: FlightId, landed: Landed) {
     with(|flights| flights.waiting(id, landed));
 }
 
+/// Whether an answer of so many bytes is to be read into memory for those who wait.
+pub(super) fn may_read(id: FlightId, bytes: u64) -> bool {
+    with(|flights| flights.may_read(id, bytes, js::now())).unwrap_or(false)
+}
+
+/// A read has turned out to be for its reader only.
+pub(super) fn part(key: &Key) {
+    with(|flights| flights.part(key, js::now()));
+}
+
 /// A trip has ended: everybody who waits for it hears of it.
 pub(super) fn land(id: FlightId, outcome: &Outcome<Landed>, bytes: Option<u64>) {
     let waiters = with(|flights| flights.land(id, outcome, bytes, js::now()));
@@ -112,10 +124,10 @@ pub(super) fn written(stream: &str) -> Option<Reach> {
 
 /// Whether an answer of the cache is good for a reader that asks now: no write that is known here
 /// has made it an earlier life's, or not the end any more.
-pub(super) fn is_current(stream: &str, landed: &Landed) -> bool {
+pub(super) fn is_current(stream: &str, facts: &Facts) -> bool {
     let is_current = with(|flights| {
-        let claim = landed.facts.claim();
-        flights.is_of_this_life(stream, landed.facts.asked_at)
+        let claim = facts.claim();
+        flights.is_of_this_life(stream, facts.asked_at)
             && flights.written(stream).is_none_or(|written| satisfies(claim, written))
     });
     is_current.unwrap_or(false)
@@ -126,10 +138,14 @@ pub(super) fn is_current(stream: &str, landed: &Landed) -> bool {
 pub(super) fn note_write(promise: &Promise, stream: &str, is_append: bool) -> Promise {
     thread_local! {
         static WROTE: Function =
-            Closure::<dyn Fn(String, String, bool)>::new(|stream: String, next: String, closed| {
-                let reach = next.parse().ok().map(|next| Reach { next, closed });
-                with(|flights| flights.wrote(&stream, reach, js::now()));
-            })
+            Closure::<dyn Fn(String, bool, u16, String, bool)>::new(
+                |stream: String, is_append, status, next: String, closed| {
+                    let tail = next.parse().ok().map(|next| Reach { next, closed });
+                    let write = if is_append { Write::Append } else { Write::Life };
+                    let news = News::of(write, status, tail);
+                    with(|flights| flights.wrote(&stream, news, js::now()));
+                },
+            )
             .into_js_value()
             .unchecked_into();
     }

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use engine::flights::stays_true;
 use engine::log::Blob;
 use futures::future::{Either, select};
 use protocol::content_type::ContentType;
@@ -14,7 +15,7 @@ use protocol::error::ErrorCode;
 use protocol::etag::Etag;
 use protocol::headers::name;
 use protocol::live::FrameHead;
-use protocol::offset::Offset;
+use protocol::offset::{Offset, OffsetParam};
 use protocol::time::UnixMillis;
 use worker::Delay;
 
@@ -30,10 +31,12 @@ use crate::respond::{Body, CONTENT_POLICY, Failure, Reply, internal};
 /// How often a wait is taken up again after its connection broke.
 const RECONNECTS_MAX: u32 = 2;
 
-/// One trip: what the object says at once, or what it says before `until`. `on_wait` is given the
-/// answer of a wait in vain as soon as the wait begins.
+/// One trip: what the object says at once to a reader at `asked`, the offset of the target's URL, or
+/// what it says before `until`. `on_wait` is given the answer of a wait in vain as soon as the wait
+/// begins.
 pub(super) async fn trip(
     target: &Target,
+    asked: OffsetParam,
     until: UnixMillis,
     on_wait: impl Fn(&web_sys::Response),
 ) -> Result<Trip, Failure> {
@@ -60,7 +63,7 @@ pub(super) async fn trip(
             Arrival::Frame(head, _) if Some(head.from) != socket.tail.map(|tail| tail.position) => {
             }
             Arrival::Frame(head, bytes) => {
-                return Ok(Trip::Answer(response(answer(head, bytes, &socket), &socket)?));
+                return Ok(Trip::Answer(response(answer(asked, head, bytes, &socket), &socket)?));
             }
             // Whether it is gone, held for its forks or another one by now, the object says.
             Arrival::Gone | Arrival::Ended => {}
@@ -98,7 +101,7 @@ fn no_content(next: Offset, content_type: &ContentType) -> Reply {
         .header(name::CACHE_CONTROL, "no-store")
 }
 
-fn answer(head: FrameHead, bytes: JsBytes, socket: &Socket) -> Reply {
+fn answer(asked: OffsetParam, head: FrameHead, bytes: JsBytes, socket: &Socket) -> Reply {
     let content_type = &socket.content_type;
     if bytes.is_empty() {
         // Only the close of the stream is news without bytes.
@@ -107,6 +110,9 @@ fn answer(head: FrameHead, bytes: JsBytes, socket: &Socket) -> Reply {
     // A wait begins at the tail, so everything in the frame was written by this very life.
     let FrameHead { from, to, generation, closed, up_to_date, .. } = head;
     let etag = Etag { generation, from, to, closed, up_to_date };
+    // The tail at which it waited may be inherited all the same.
+    let stays = |tail| stays_true(asked, tail, head.next_offset(), generation);
+    let lasts = socket.lasts && socket.tail.is_some_and(stays);
     let reply = Reply::new(200)
         .header(name::CONTENT_TYPE, content_type.as_str().to_owned())
         .header(name::STREAM_NEXT_OFFSET, head.next_offset().to_string())
@@ -115,7 +121,7 @@ fn answer(head: FrameHead, bytes: JsBytes, socket: &Socket) -> Reply {
         .header(name::CONTENT_SECURITY_POLICY, CONTENT_POLICY)
         .header_if(up_to_date, name::STREAM_UP_TO_DATE, "true")
         .header_if(closed, name::STREAM_CLOSED, "true")
-        .header_if(socket.lasts, STREAM_LASTS, "true");
+        .header_if(lasts, STREAM_LASTS, "true");
     let reply = if closed { reply } else { reply.header(name::STREAM_CURSOR, cursor()) };
     reply.body(Body::Bytes(dressed(bytes, content_type.is_json())))
 }

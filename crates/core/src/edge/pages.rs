@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use engine::flights::{Claim, Reach};
 use js_sys::{Promise, Uint8Array};
+use protocol::offset::Position;
 use protocol::time::UnixMillis;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
@@ -62,7 +63,7 @@ pub(super) struct Facts {
     pub(super) etag: String,
     /// What the client is told.
     pub(super) cache_control: String,
-    /// Whether the object says that nothing ends the stream's life early.
+    /// Whether the object says that a live answer may be given to those who ask later.
     pub(super) lasts: bool,
     /// Of a cached page: when the object was asked for it.
     pub(super) asked_at: UnixMillis,
@@ -89,6 +90,16 @@ impl Facts {
     /// What the answer says of the stream's end.
     pub(super) fn claim(&self) -> Claim {
         self.reach.filter(|_| self.is_up_to_date)
+    }
+
+    /// Where the answer ends.
+    pub(super) fn end(&self) -> Option<Position> {
+        self.reach.map(|reach| reach.next.position)
+    }
+
+    /// Whether the answer reaches an end that is final.
+    pub(super) fn is_closed(&self) -> bool {
+        self.reach.is_some_and(|reach| reach.closed)
     }
 
     /// Whether the object says that the page never changes.
@@ -143,21 +154,6 @@ impl Landed {
         build(status, &self.headers, body, set).map_err(|error| internal("answering", &error))
     }
 
-    /// The page under a key, if the cache has it.
-    pub(super) async fn find(key: &str) -> Option<Self> {
-        let found = match JsFuture::from(find_page(key)).await {
-            Ok(found) if found.is_undefined() => return None,
-            Ok(found) => found,
-            Err(error) => {
-                internal("looking for a cached page", &error);
-                return None;
-            }
-        };
-        let response: web_sys::Response = found.unchecked_into();
-        let landed = Self::read(&response).await.ok()?;
-        Some(Self { is_cached: true, ..landed })
-    }
-
     /// Puts the page into the cache; `asked_at`: when the object was asked for it.
     pub(super) async fn keep(&self, key: &str, seconds: u64, asked_at: UnixMillis) {
         let Some(body) = &self.body else { return };
@@ -166,6 +162,18 @@ impl Landed {
         let kept = JsFuture::from(kept).await;
         if let Err(error) = kept {
             internal("caching a page", &error);
+        }
+    }
+}
+
+/// The page under a key, if the cache has it.
+pub(super) async fn find(key: &str) -> Option<web_sys::Response> {
+    match JsFuture::from(find_page(key)).await {
+        Ok(found) if found.is_undefined() => None,
+        Ok(found) => Some(found.unchecked_into()),
+        Err(error) => {
+            internal("looking for a cached page", &error);
+            None
         }
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! # Invariants
 //! - Every key holds the stream, the audience, the mode and the offset. A client's own headers go
-//!   into no trip; `If-None-Match` is answered here.
+//!   into no trip that others may share; `If-None-Match` is answered here.
 //! - A cursor is computed for each client.
 //!
 //! # Errors
@@ -14,19 +14,19 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use engine::flights::{Flights, Key, Outcome, Reader, Seat, Step};
+use engine::flights::{Flights, Key, Outcome, Reader, Seat, Step, may_be_cached};
 use js_sys::{Promise, encode_uri_component};
 use protocol::cursor::next_cursor;
 use protocol::error::ErrorCode;
 use protocol::etag::matches_if_none_match;
 use protocol::headers::name;
-use protocol::offset::{Offset, OffsetParam};
+use protocol::offset::{Offset, OffsetParam, Position};
 use protocol::time::UnixMillis;
 use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::future_to_promise;
 
 use super::flights::{self, Turn, Waiting};
-use super::pages::{Facts, Landed, pass_on};
+use super::pages::{Facts, Landed, find, pass_on};
 use super::{Target, cold, forward, long_poll};
 use crate::config::Config;
 use crate::js;
@@ -76,6 +76,7 @@ pub(super) struct Read {
     if_none_match: Option<String>,
     context: js::Context,
     cache_seconds: u64,
+    began: UnixMillis,
     /// How long a read waits at most.
     wait_ms: u64,
     deadline: UnixMillis,
@@ -101,6 +102,7 @@ impl Read {
             Mode::LongPoll => (limits.long_poll_timeout_ms, "&live=long-poll"),
             _ => (CATCH_UP_MS, ""),
         };
+        let began = js::now();
         let conditional = query.mode == Mode::CatchUp;
         let if_none_match =
             conditional.then(|| request.headers().get(name::IF_NONE_MATCH).ok().flatten());
@@ -112,8 +114,9 @@ impl Read {
             if_none_match: if_none_match.flatten(),
             context,
             cache_seconds: limits.edge_cache_seconds,
+            began,
             wait_ms,
-            deadline: js::now().saturating_add_ms(wait_ms),
+            deadline: began.saturating_add_ms(wait_ms),
         })
     }
 
@@ -170,6 +173,16 @@ impl Read {
         landed.response(status, &set)
     }
 
+    /// An answer that was made before this reader asked. It has the bytes that it is owed, but what
+    /// was the end then need not be the end now: a further read tells.
+    fn answer_later(&self, landed: &Landed) -> Result<web_sys::Response, Failure> {
+        let (status, mut set) = self.dress(landed.status, &landed.facts, Source::Coalesced);
+        if !landed.facts.is_closed() {
+            set += &format!("\n{}\n", name::STREAM_UP_TO_DATE);
+        }
+        landed.response(status, &set)
+    }
+
     fn pass_on(
         &self,
         response: &web_sys::Response,
@@ -181,37 +194,50 @@ impl Read {
 
     /// Makes a trip that nobody shares.
     async fn alone(&self, source: Source) -> Result<web_sys::Response, Failure> {
-        match self.ask_object(self.deadline, |_| ()).await? {
+        let known = self.if_none_match.as_deref();
+        match self.ask_object(self.deadline, known, |_| ()).await? {
             Trip::Answer(response) | Trip::TimedOut(response) => self.pass_on(&response, source),
             Trip::Cached(landed) => self.answer(&landed, Source::Hit),
         }
     }
 
-    /// Asks the object. `on_wait` is given what to tell as long as nothing happens.
+    /// Asks the object. `known` is what the client has, if the answer is for nobody else. `on_wait` is
+    /// given what to tell as long as nothing happens.
     async fn ask_object(
         &self,
         until: UnixMillis,
+        known: Option<&str>,
         on_wait: impl Fn(&web_sys::Response),
     ) -> Result<Trip, Failure> {
         if self.is_live() {
-            return long_poll::trip(&self.target, until, on_wait).await;
+            return long_poll::trip(&self.target, self.offset, until, on_wait).await;
         }
         let Target { object, env, .. } = &self.target;
-        let request = self.target.request().map_err(|e| internal("asking the stream", &e))?;
+        let failed = |error| internal("asking the stream", &error);
+        let request = self.target.request().map_err(failed)?;
+        if let Some(known) = known {
+            request.headers().set(name::IF_NONE_MATCH, known).map_err(failed)?;
+        }
         let response = forward(&request, object, env).await?;
         Ok(Trip::Answer(cold::complete(response, env).await?))
     }
 
     /// One trip for everybody: to the cache, then to the object.
     async fn travel(&self, seat: &Seat, until: UnixMillis) -> Result<Trip, Failure> {
-        if let Some(key) = self.page_key()
-            && let Some(landed) = Landed::find(&key).await
-            && flights::is_current(&self.target.object, &landed)
+        let written = flights::written(&self.target.object);
+        if may_be_cached(self.offset, written)
+            && let Some(key) = self.page_key()
+            && let Some(page) = find(&key).await
+            && flights::is_current(&self.target.object, &Facts::of(&page))
+            && self.may_read(seat, &page)
+            && let Ok(mut landed) = Landed::read(&page).await
         {
+            landed.is_cached = true;
             return Ok(Trip::Cached(landed));
         }
         let flight = seat.flight;
-        self.ask_object(until, |response| flights::waiting(flight, Landed::head(response))).await
+        let on_wait = |response: &_| flights::waiting(flight, Landed::head(response));
+        self.ask_object(until, None, on_wait).await
     }
 
     /// Makes a trip, lands it, and puts what may be kept into the cache. `own` gets an answer that
@@ -219,25 +245,47 @@ impl Read {
     async fn fly(&self, seat: &Seat, until: UnixMillis, own: &Cell<Option<web_sys::Response>>) {
         let asked_at = js::now();
         let trip = self.travel(seat, until).await;
-        let (outcome, answer) = self.settle(trip).await;
+        let (outcome, answer) = self.settle(seat, trip).await;
         own.set(answer);
-        let shared = match &outcome {
-            Outcome::Shared(landed, _) if landed.status == 200 => Some(landed),
+        if !self.is_live() && matches!(outcome, Outcome::Unshared) {
+            flights::part(&self.key());
+        }
+        let lasting = match &outcome {
+            Outcome::Shared(landed, _) if self.lasts(landed) => Some(landed),
             _ => None,
         };
-        flights::land(seat.flight, &outcome, shared.map(Landed::bytes));
-        if let (Some(landed), Some(key)) = (shared, self.page_key()) {
-            let may_be_kept = landed.facts.is_immutable() || (self.is_live() && landed.facts.lasts);
-            if may_be_kept && !landed.is_cached {
-                // Everybody has been answered: nobody waits for this.
-                landed.keep(&key, self.cache_seconds, asked_at).await;
-            }
+        flights::land(seat.flight, &outcome, lasting.map(Landed::bytes));
+        if let (Some(landed), Some(key)) = (lasting, self.page_key())
+            && !landed.is_cached
+        {
+            // Everybody has been answered: nobody waits for this.
+            landed.keep(&key, self.cache_seconds, asked_at).await;
         }
+    }
+
+    /// Whether an answer is to be read into memory for those who wait. How long it is its offsets
+    /// tell, but for the commas of JSON.
+    fn may_read(&self, seat: &Seat, response: &web_sys::Response) -> bool {
+        let begin = match self.offset {
+            OffsetParam::At(offset) => offset.position,
+            _ => Position(0),
+        };
+        let end = Facts::of(response).end().filter(|_| response.status() == 200);
+        let bytes = end.map_or(0, |end| end.0.saturating_sub(begin.0));
+        flights::may_read(seat.flight, bytes)
+    }
+
+    /// Whether an answer may be given to those who ask later.
+    fn lasts(&self, landed: &Landed) -> bool {
+        let facts = &landed.facts;
+        let says_so = if self.is_live() { facts.lasts } else { facts.is_immutable() };
+        landed.status == 200 && (landed.is_cached || says_so)
     }
 
     /// What a trip means to those who wait for it.
     async fn settle(
         &self,
+        seat: &Seat,
         trip: Result<Trip, Failure>,
     ) -> (Outcome<Landed>, Option<web_sys::Response>) {
         let settled = match trip {
@@ -252,7 +300,8 @@ impl Read {
             }
             Ok(Trip::Answer(response)) => {
                 let is_page = response.status() == 200 && Facts::of(&response).is_immutable();
-                if response.status() < 500 && !self.is_live() && !is_page {
+                let is_own = !self.is_live() && !is_page || !self.may_read(seat, &response);
+                if response.status() < 500 && is_own {
                     return (Outcome::Unshared, Some(response));
                 }
                 Landed::read(&response).await
@@ -284,28 +333,36 @@ pub(super) async fn bypass(read: &Read) -> Result<web_sys::Response, Failure> {
 /// Serves a read.
 pub(super) async fn serve(read: Rc<Read>) -> Result<web_sys::Response, Failure> {
     let key = read.key();
-    let mut reader = Reader::new(read.deadline, flights::written(&read.target.object));
+    let written = flights::written(&read.target.object);
+    let mut reader = Reader::new(read.began, read.deadline, written);
     let mut in_vain = None;
     loop {
-        let until = js::now().saturating_add_ms(read.wait_ms);
-        let (waiting, own, source) = match flights::ask(&key, until) {
-            Turn::Landed(landed) => return read.answer(&landed, Source::Coalesced),
-            Turn::Alone => return read.alone(Source::Miss).await,
-            Turn::Waits(waiting) => (waiting, Rc::default(), Source::Coalesced),
-            Turn::Leads(waiting) => {
+        let now = js::now();
+        let until = reader.leads_until(now, read.wait_ms);
+        let (waiting, own, source) = match (flights::ask(&key, until), until) {
+            (Turn::Landed(landed), _) => return read.answer_later(&landed),
+            (Turn::Waits(waiting), _) => (waiting, Rc::default(), Source::Coalesced),
+            (Turn::Leads(waiting), Some(until)) => {
                 let own = lead(&read, &waiting, until);
                 (waiting, own, Source::Miss)
             }
+            _ => match in_vain.filter(|_| until.is_none() && reader.is_late(now)) {
+                Some(landed) => return read.answer(&landed, Source::Coalesced),
+                None => return read.alone(Source::Miss).await,
+            },
         };
         let (seat, patience) = (waiting.seat, reader.patience(&waiting.seat));
         let Some(outcome) = waiting.outcome(patience).await else {
             let so_far = flights::leave(&seat);
-            match so_far.or_else(|| in_vain.clone()) {
-                _ if !reader.is_over(js::now()) => continue,
-                Some(landed) => return read.answer(&landed, source),
-                None if !read.is_live() => return read.alone(Source::Miss).await,
-                None => return Err(no_answer()),
+            if !reader.is_over(js::now()) {
+                continue;
             }
+            let so_far = so_far.or(in_vain).map(|landed| (landed.clone(), landed.facts.claim()));
+            return match reader.gives_up(so_far) {
+                Some(Step::Answer(landed)) => read.answer(&landed, source),
+                Some(_) => read.alone(Source::Miss).await,
+                None => Err(no_answer()),
+            };
         };
         if let Some(response) = own.take() {
             return read.pass_on(&response, source);

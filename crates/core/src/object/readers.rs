@@ -43,8 +43,9 @@ use crate::respond::{Failure, headers_of, internal};
 /// Internal header of an attached reader: the offset at which it stands.
 pub(crate) const READER_OFFSET: &str = "x-reader-offset";
 
-/// Internal header of an answer to a long-poll, present if nothing ends the life of the stream
-/// early, so that what the answer says may be kept.
+/// Internal header of a live read. Of an answer: present if it may be given to those who ask later,
+/// see [`engine::flights::stays_true`], and nothing ends the life of the stream early. Of an attached
+/// reader: present if nothing does.
 pub(crate) const STREAM_LASTS: &str = "x-stream-lasts";
 
 /// Ids of a new instance's readers begin this far apart for each millisecond, so that they lie above

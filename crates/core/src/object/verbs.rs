@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use engine::cold::Content;
 use engine::create::{Create, Created};
+use engine::flights::stays_true;
 use engine::log::Blob;
 use engine::offsets::OffsetError;
 use engine::read::{Dress, Page};
@@ -169,7 +170,11 @@ impl Inner {
         if waiting {
             return Ok(reply.into());
         }
-        let lasts = self.with_stream(|stream| stream.lasts())?;
+        let lasts = self.with_stream(|stream| {
+            let from = stream.offset_of(page.from);
+            let stays = |from| stays_true(query.offset, from, page.next, page.generation);
+            stream.lasts() && from.is_some_and(stays)
+        })?;
         let reply = reply.header(name::ETAG, etag_of(page)).header_if(lasts, STREAM_LASTS, "true");
         Ok(self.filled(reply, read, (call, query))?.into())
     }
