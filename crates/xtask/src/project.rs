@@ -64,7 +64,7 @@ struct Target {
 struct Create {
     #[command(flatten)]
     target: Target,
-    /// Origin whose pages may call, such as https://app.example.com; may be repeated
+    /// Origin whose pages may call, such as `https://app.example.com`; may be repeated
     #[arg(long = "cors", value_name = "ORIGIN")]
     cors_origins: Vec<String>,
     /// Let everybody read without a token
