@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import {
   appended,
   close,
+  create,
   created,
   expectError,
   freshStream,
@@ -14,7 +15,7 @@ import {
   sleep,
 } from "./client.mjs";
 import { Host } from "./host.mjs";
-import { Poller } from "./readers.mjs";
+import { get, Poller } from "./readers.mjs";
 
 const TEXT = "text/plain";
 // What has landed lingers in memory for 200 ms; after that only the cache can have it.
@@ -139,6 +140,45 @@ describe("never kept is", () => {
       await sleep(LINGERED_MS);
     }
   });
+});
+
+test("another host of the zone has pages of its own", async () => {
+  const { url, offsets } = await stream(on);
+  const page = `${url}?offset=${offsets[1]}`;
+  const from = async (host) => {
+    const { status, headers, body } = await get(page, undefined, { host });
+    expect([status, String(body)]).toEqual([200, "1111111111"]);
+    await sleep(LINGERED_MS);
+    return headers["stream-cache"];
+  };
+  const found = [];
+  for (const host of ["a.example", "a.example", "b.example"]) found.push(await from(host));
+  expect(found).toEqual(["miss", "hit", "miss"]);
+});
+
+test("what cannot be told apart by a write stays shared", async () => {
+  const { url, offsets } = await stream(on);
+  const poll = () => read(url, offsets[1], { live: "long-poll" });
+  const confirm = async (type) => (await create(url, { type })).status;
+  expect(source(await poll())).toBe("miss");
+  expect([await confirm(TEXT), await confirm("text/html")]).toEqual([200, 409]);
+  expect(source(await poll())).toBe("coalesced");
+});
+
+test("a poll of the tail with its ETag is a 304, and what comes then is seen at once", async () => {
+  const { url, offsets } = await stream(on, 2);
+  const last = await read(url, offsets[1]);
+  expect(await last.text()).toBe("1111111111");
+  const known = { "if-none-match": last.headers.get("etag") };
+  for (let n = 0; n < 3; n += 1) {
+    const again = await read(url, offsets[1], known);
+    expect([again.status, source(again), await again.text()]).toEqual([304, "miss", ""]);
+    expect([again.headers.get("etag"), nextOffset(again)]).toEqual([known["if-none-match"], offsets[2]]);
+    expect(isUpToDate(again)).toBe(true);
+  }
+  await appended(url, "2", { type: TEXT });
+  await sleep(LINGERED_MS);
+  await expectPage(url, offsets[1], known, { from: "miss", text: "1111111111" });
 });
 
 test("a long-poll with data is kept by offset and cursor", async () => {

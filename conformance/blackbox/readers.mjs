@@ -2,9 +2,9 @@
 import { Agent, request } from "node:http";
 
 /** A GET without the overhead of `fetch`: `{ status, headers, body }`. */
-export function get(url, agent) {
+export function get(url, agent, headers = {}) {
   return new Promise((done, fail) => {
-    const outgoing = request(url, { agent }, (response) => {
+    const outgoing = request(url, { agent, headers }, (response) => {
       const chunks = [];
       response.on("data", (chunk) => chunks.push(chunk));
       response.on("end", () => {

@@ -146,9 +146,12 @@ impl Read {
         if !is_number || cursor.len() > CURSOR_DIGITS_MAX {
             return None;
         }
-        let object = String::from(encode_uri_component(&self.target.object));
-        let (kind, offset) = (self.kind(), self.offset);
-        Some(format!("https://pages.invalid/{kind}/{object}?offset={offset}&cursor={cursor}"))
+        let encoded = |text: &str| String::from(encode_uri_component(text));
+        // Deployments of one zone have one cache: those at other hosts have streams of their own.
+        let origin = encoded(split_url(&self.target.url).0);
+        let (object, kind) = (encoded(&self.target.object), self.kind());
+        let page = format!("{origin}/{kind}/{object}?offset={}&cursor={cursor}", self.offset);
+        Some(format!("https://pages.invalid/{page}"))
     }
 
     /// Status and headers of an answer for this very reader.
