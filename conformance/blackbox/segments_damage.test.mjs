@@ -1,4 +1,5 @@
 // A damaged disk: what is lost is lost, and nothing else.
+import { randomBytes } from "node:crypto";
 import { readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
@@ -6,6 +7,7 @@ import {
   BINARY_TYPE,
   JSON_TYPE,
   appended,
+  ask,
   create,
   created,
   eventually,
@@ -128,6 +130,13 @@ describe.each(Object.entries(DAMAGES))("%s", (_, [damage, events]) => {
     for (const options of [{}, { live: "sse" }, { live: "long-poll" }]) {
       await expectError(await read(url, at(between), options), 500, "SEGMENT_CORRUPT");
     }
+    // The object that found it tells whose request it was.
+    const traceId = randomBytes(16).toString("hex");
+    const traceparent = `00-${traceId}-b7ad6b7169203331-01`;
+    const traced = await ask(`${url}?offset=${at(between)}`, { headers: { traceparent } });
+    await expectError(traced, 500, "SEGMENT_CORRUPT");
+    const isMeant = (line) => line.traceId === traceId && line.code === "SEGMENT_CORRUPT";
+    await eventually(async () => logged(host, "request_failed"), (lines) => lines.some(isMeant));
     const copy = freshStream("segments", host.url);
     const headers = { "stream-forked-from": new URL(url).pathname };
     // Whether a message ends there is not known, so no fork may begin there.
