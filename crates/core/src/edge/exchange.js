@@ -27,7 +27,7 @@ export function preamble(request) {
   return `${request.method}\n${request.url}\n${bytes}\n${found.join("\n")}`;
 }
 
-// Bits of `flags`; those of `Flags` in exchange.rs.
+// Bits of `flags`: see `Exchange::flags` in exchange.rs.
 const LOGS_ALL = 1;
 const LOGS_ERRORS = 2;
 const VARIES = 4;
