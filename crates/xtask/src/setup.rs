@@ -19,9 +19,11 @@ use crate::stamp::{self, Stamp};
 
 const WASM_TARGET: &str = "wasm32-unknown-unknown";
 const NODE_MAJOR_MIN: u32 = 20;
+/// Runs cargo, wasm-bindgen and wasm-opt one after the other.
+const ORCHESTRATOR: &str = "worker-build";
 /// `wasm-bindgen-cli` must equal the version of the crate in Cargo.toml exactly.
 const CARGO_TOOLS: [(&str, &str, &str); 2] =
-    [("worker-build", "0.8.7", "worker-build"), ("wasm-bindgen-cli", "0.2.129", "wasm-bindgen")];
+    [(ORCHESTRATOR, "0.8.7", "worker-build"), ("wasm-bindgen-cli", "0.2.129", "wasm-bindgen")];
 
 /// The virtual environment below `.tools`.
 const PYTHON_TOOLS: &str = "python";
@@ -182,6 +184,10 @@ fn ensure_cargo_tool(paths: &Paths, package: &str, version: &str, binary: &str) 
         let mut cargo = process::command(paths, "cargo");
         cargo.args(["install", "--locked", "--force", "--root"]).arg(paths.tools());
         cargo.arg("--target-dir").arg(&build).arg(format!("{package}@{version}"));
+        if package == ORCHESTRATOR {
+            // It only starts others: what optimising it takes is never won back.
+            cargo.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0");
+        }
         process::logged(paths, &format!("setup-{package}"), &mut cargo)?.check()?;
         fs::remove_dir_all(&build).context("cannot remove what cargo install left")
     })
