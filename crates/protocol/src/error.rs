@@ -296,7 +296,7 @@ error_codes! {
         "Try again after the seconds in `Retry-After`; producer headers make that safe."
         r#"{"error":{"code":"UNAVAILABLE","message":"The stream did not answer; ask again."}}"#
     Misconfigured "MISCONFIGURED" 500
-        "The deployment lacks a binding, or a variable has a bad value."
+        "The deployment lacks a binding, a variable has a bad value, or the registry's record of the project cannot be read."
         "The operator finds its name in the log."
         r#"{"error":{"code":"MISCONFIGURED","message":"LONG_POLL_TIMEOUT_MS is \"x\", which is not a decimal integer from 1 to 90000."}}"#
     StorageFailed "STORAGE_FAILED" 500
