@@ -15,6 +15,7 @@ pub mod content_type;
 pub mod cursor;
 pub mod error;
 pub mod etag;
+pub mod fanout;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 pub mod headers;
