@@ -36,6 +36,7 @@ pub mod credit;
 pub mod delete;
 pub mod duties;
 pub mod extent;
+pub mod fanout;
 pub mod flights;
 pub mod follow;
 pub mod fork;
