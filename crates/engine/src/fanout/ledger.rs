@@ -86,6 +86,17 @@ pub struct SubscriptionRow {
     pub due: Option<UnixMillis>,
 }
 
+impl SubscriptionRow {
+    /// Every epoch that the row names.
+    pub fn epochs(&self) -> impl Iterator<Item = SubscriptionEpoch> {
+        let step = match self.step {
+            Step::Settled => None,
+            Step::Joining(epoch) | Step::Leaving(epoch) => Some(epoch),
+        };
+        self.live.into_iter().chain(step)
+    }
+}
+
 /// What is under way with a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {

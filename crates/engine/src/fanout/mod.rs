@@ -26,10 +26,16 @@
 //! How messages travel, and what is answered to clients.
 
 pub mod breaker;
+pub mod directory;
 pub mod inline;
 pub mod ledger;
 pub mod peers;
+pub mod publishers;
 pub mod roster;
+pub mod session;
+pub mod session_server;
+pub mod shard;
+pub mod shard_server;
 
 /// First pause after a failure; it doubles with each further one.
 const PAUSE_MS: u64 = 500;

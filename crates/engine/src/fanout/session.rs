@@ -1,0 +1,605 @@
+//! [`Session`]: what a session's object knows and decides.
+//!
+//! It orders what happens to the session: it mints the epochs, one larger than the other, by which everybody
+//! else tells old from new. A subscription is noted here before anybody else hears of it, so that none
+//! can be forgotten: what is under way when memory is lost is undone by the alarm.
+//!
+//! The session lives as long as its stream, whose end the stream alone knows; the alarm asks it when it
+//! should be over.
+//!
+//! # Invariants
+//! - Whatever subscription any other object may have of this session stands in a row here, until that
+//!   object has confirmed that it has it no more.
+//! - Rows of an earlier life of the session are only ever removed.
+//!
+//! # Error semantics
+//! [`LogError`]: nothing was stored, and memory is loaded again before the next step.
+
+use std::collections::BTreeMap;
+
+use protocol::fanout::{PutSession, SubscriptionEpoch};
+use protocol::offset::Generation;
+use protocol::time::UnixMillis;
+
+use super::ledger::{Ledger, LedgerWrite, Phase, SessionRow, Step, SubscriptionRow};
+use super::pause_ms;
+use crate::log::LogError;
+
+/// How long something may be overdue before a fresh instance doubts that the alarm is set.
+const OVERDUE_MS: u64 = 60_000;
+/// When the alarm looks after something that a request has begun: longer than the request takes.
+const PATIENCE_MS: u64 = 30_000;
+/// How long after its end a session's stream is asked whether that has come.
+const EXPIRY_SLACK_MS: u64 = 1_000;
+
+/// What the deployment gives a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionBounds {
+    /// Lifetime of a session whose creator named none.
+    pub ttl_seconds: u64,
+    /// Most subscriptions.
+    pub subscriptions_max: u64,
+    /// Questions to others under way at a time.
+    pub concurrency: u64,
+    /// How long a question may take.
+    pub deadline_ms: u64,
+}
+
+/// A session's object. See the module's documentation.
+pub struct Session<L> {
+    ledger: L,
+    bounds: SessionBounds,
+    row: Option<SessionRow>,
+    subscriptions: BTreeMap<(Generation, String), SubscriptionRow>,
+    /// When the alarm goes off, as far as this instance knows.
+    alarm: Option<UnixMillis>,
+    /// Memory does not match the rows: a commit failed.
+    stale: bool,
+}
+
+/// A subscription that is being made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joining {
+    /// Generation of the session.
+    pub generation: Generation,
+    /// Object name of the source.
+    pub source: String,
+    /// The epoch that it will have.
+    pub epoch: SubscriptionEpoch,
+    /// The epoch that is live already.
+    pub known: Option<SubscriptionEpoch>,
+}
+
+/// A subscription that is being removed: every epoch from `first` to `last`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leaving {
+    /// Generation of the session.
+    pub generation: Generation,
+    /// Object name of the source.
+    pub source: String,
+    /// First epoch that ends.
+    pub first: SubscriptionEpoch,
+    /// Last epoch that ends.
+    pub last: SubscriptionEpoch,
+    /// Whether the session has a stream at which it is to be detached first.
+    pub has_stream: bool,
+}
+
+/// What the alarm has to see to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Duties {
+    /// The session itself: see its phase.
+    pub session: Option<SessionRow>,
+    /// Subscriptions to be removed.
+    pub leaving: Vec<Leaving>,
+    /// Subscriptions that were live and are asked for once more, since it is not known what came of it.
+    pub joining: Vec<Joining>,
+}
+
+impl<L: Ledger> Session<L> {
+    /// Loads a session from its rows.
+    ///
+    /// # Errors
+    /// [`LogError`] when the storage does not answer or a row does not decode.
+    pub fn open(ledger: L, bounds: SessionBounds, now: UnixMillis) -> Result<Self, LogError> {
+        let mut session = Self {
+            ledger,
+            bounds,
+            row: None,
+            subscriptions: BTreeMap::new(),
+            alarm: None,
+            stale: true,
+        };
+        session.settle()?;
+        // The alarm was set with the rows. The platform gives an alarm up after some failures.
+        let is_overdue = |due: &UnixMillis| due.saturating_add_ms(OVERDUE_MS) < now;
+        session.alarm = session.due().filter(|due| !is_overdue(due));
+        if session.alarm.is_none() {
+            session.commit(Vec::new(), now)?;
+        }
+        Ok(session)
+    }
+
+    /// The storage below.
+    pub fn ledger(&self) -> &L {
+        &self.ledger
+    }
+
+    /// Gives the storage back.
+    pub fn into_ledger(self) -> L {
+        self.ledger
+    }
+
+    /// What the deployment gives it.
+    pub fn bounds(&self) -> SessionBounds {
+        self.bounds
+    }
+
+    /// Makes memory match the rows.
+    fn settle(&mut self) -> Result<(), LogError> {
+        if !self.stale {
+            return Ok(());
+        }
+        let rows = self.ledger.subscriptions()?;
+        self.row = self.ledger.session()?.map(|row| {
+            // Epochs are written down with the subscriptions that have them.
+            let epochs = rows.iter().flat_map(SubscriptionRow::epochs);
+            SessionRow { epoch: epochs.fold(row.epoch, Ord::max), ..row }
+        });
+        self.subscriptions =
+            rows.into_iter().map(|row| ((row.generation, row.source.clone()), row)).collect();
+        self.stale = false;
+        self.alarm = None;
+        Ok(())
+    }
+
+    /// The session as it stands; `None` before the first.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn row(&mut self) -> Result<Option<SessionRow>, LogError> {
+        self.settle()?;
+        Ok(self.row.clone())
+    }
+
+    /// Object names of the sources that the session of this generation is subscribed to.
+    pub fn sources(&self, generation: Generation) -> Vec<String> {
+        let first = (generation, String::new());
+        let rows = self.subscriptions.range(first..);
+        let rows = rows.take_while(|((of, _), _)| *of == generation);
+        rows.filter(|(_, row)| row.live.is_some() && !matches!(row.step, Step::Leaving(_)))
+            .map(|((_, source), _)| source.clone())
+            .collect()
+    }
+
+    /// Whether the session of now has no subscription, nor one that is being made.
+    pub fn has_no_subscription(&self) -> bool {
+        let Some(session) = &self.row else { return true };
+        !self.subscriptions.keys().any(|(generation, _)| *generation == session.generation)
+    }
+
+    /// The row of a subscription.
+    pub fn subscription(&self, generation: Generation, source: &str) -> Option<&SubscriptionRow> {
+        self.subscriptions.get(&(generation, source.to_owned()))
+    }
+
+    /// Notes what the session's stream will be, before it is asked for.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn begin_creation(
+        &mut self,
+        wish: &PutSession,
+        content_type: String,
+        now: UnixMillis,
+    ) -> Result<SessionRow, LogError> {
+        self.settle()?;
+        let before = self.row.clone();
+        let row = SessionRow {
+            phase: Phase::Creating,
+            generation: before.as_ref().map_or(Generation(0), |row| row.generation),
+            content_type,
+            ttl_seconds: wish.ttl_seconds.unwrap_or(self.bounds.ttl_seconds),
+            envelope: wish.envelope.unwrap_or(false),
+            epoch: before.map_or(SubscriptionEpoch(0), |row| row.epoch),
+            due: Some(now.saturating_add_ms(PATIENCE_MS)),
+            attempts: 0,
+        };
+        self.store(row.clone(), now)?;
+        Ok(row)
+    }
+
+    /// The stream is there.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn created(
+        &mut self,
+        generation: Generation,
+        expires_at: UnixMillis,
+        now: UnixMillis,
+    ) -> Result<(), LogError> {
+        self.settle()?;
+        let Some(row) = self.row.clone() else { return Ok(()) };
+        let due = Some(expires_at.saturating_add_ms(EXPIRY_SLACK_MS));
+        self.store(SessionRow { phase: Phase::Live, generation, due, attempts: 0, ..row }, now)
+    }
+
+    /// The stream could not be made as noted: there is no session.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn creation_failed(&mut self, now: UnixMillis) -> Result<(), LogError> {
+        self.settle()?;
+        let Some(row) = self.row.clone() else { return Ok(()) };
+        self.store(SessionRow { phase: Phase::None, due: None, attempts: 0, ..row }, now)
+    }
+
+    /// The stream is there until `expires_at` at least.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn lives_on(&mut self, expires_at: UnixMillis, now: UnixMillis) -> Result<(), LogError> {
+        self.settle()?;
+        let Some(row) = self.row.clone() else { return Ok(()) };
+        let due = Some(expires_at.saturating_add_ms(EXPIRY_SLACK_MS));
+        self.store(SessionRow { due, attempts: 0, ..row }, now)
+    }
+
+    /// The session is to end: first its stream.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn begin_ending(&mut self, now: UnixMillis) -> Result<(), LogError> {
+        self.settle()?;
+        let Some(row) = self.row.clone() else { return Ok(()) };
+        let due = Some(now.saturating_add_ms(PATIENCE_MS));
+        self.store(SessionRow { phase: Phase::Ending, due, attempts: 0, ..row }, now)
+    }
+
+    /// The stream is gone: every subscription is to be removed.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn ended(&mut self, now: UnixMillis) -> Result<(), LogError> {
+        self.settle()?;
+        let Some(row) = self.row.clone() else { return Ok(()) };
+        let last = SubscriptionEpoch(row.epoch.0.saturating_add(1).max(now.0));
+        let row = SessionRow { phase: Phase::None, epoch: last, due: None, attempts: 0, ..row };
+        let mut writes = vec![LedgerWrite::Session(row.clone())];
+        for subscription in self.subscriptions.values_mut() {
+            if subscription.generation != row.generation {
+                continue;
+            }
+            subscription.step = Step::Leaving(last);
+            subscription.attempts = 0;
+            subscription.due = Some(now);
+            writes.push(LedgerWrite::Subscription(subscription.clone()));
+        }
+        self.row = Some(row);
+        self.commit(writes, now)
+    }
+
+    /// What the phase is about did not succeed: the alarm tries again after a pause.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn postpone(&mut self, now: UnixMillis) -> Result<(), LogError> {
+        self.settle()?;
+        let Some(row) = self.row.clone() else { return Ok(()) };
+        let attempts = row.attempts.saturating_add(1);
+        let due = Some(now.saturating_add_ms(pause_ms(attempts)));
+        self.store(SessionRow { due, attempts, ..row }, now)
+    }
+
+    /// Notes subscriptions that are about to be made, each with an epoch of its own. `None` for one that
+    /// the session has no room for.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn begin_joins(
+        &mut self,
+        sources: &[String],
+        now: UnixMillis,
+    ) -> Result<Vec<Option<Joining>>, LogError> {
+        self.settle()?;
+        let Some(row) = self.row.clone() else { return Ok(vec![None; sources.len()]) };
+        let generation = row.generation;
+        let first = (generation, String::new());
+        let rows = self.subscriptions.range(first..);
+        let mut count = rows.take_while(|((of, _), _)| *of == generation).count() as u64;
+        let mut epoch = row.epoch;
+        let mut writes = Vec::new();
+        let mut joinings = Vec::with_capacity(sources.len());
+        for source in sources {
+            let key = (generation, source.clone());
+            let before = self.subscriptions.get(&key);
+            if before.is_none() && count >= self.bounds.subscriptions_max {
+                joinings.push(None);
+                continue;
+            }
+            count += u64::from(before.is_none());
+            epoch = SubscriptionEpoch(epoch.0.saturating_add(1).max(now.0));
+            let is_leaving = before.is_some_and(|row| matches!(row.step, Step::Leaving(_)));
+            let known = before.and_then(|row| row.live).filter(|_| !is_leaving);
+            let row = SubscriptionRow {
+                generation,
+                source: source.clone(),
+                live: known,
+                step: Step::Joining(epoch),
+                attempts: 0,
+                due: Some(now.saturating_add_ms(PATIENCE_MS)),
+            };
+            writes.push(LedgerWrite::Subscription(row.clone()));
+            self.subscriptions.insert(key, row);
+            joinings.push(Some(Joining { generation, source: source.clone(), epoch, known }));
+        }
+        self.row = Some(SessionRow { epoch, ..row });
+        self.commit(writes, now)?;
+        Ok(joinings)
+    }
+
+    /// Subscriptions are live, with the epochs that their sources say.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn joined(
+        &mut self,
+        joined: &[(Joining, SubscriptionEpoch)],
+        now: UnixMillis,
+    ) -> Result<(), LogError> {
+        let settled = |row: &SubscriptionRow, epoch| SubscriptionRow {
+            live: Some(epoch),
+            step: Step::Settled,
+            attempts: 0,
+            due: None,
+            ..row.clone()
+        };
+        self.settle_joins(joined.iter().map(|(joining, epoch)| (joining, *epoch)), settled, now)
+    }
+
+    /// Subscriptions were refused: what there was before is what there is.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn refused(&mut self, refused: &[Joining], now: UnixMillis) -> Result<(), LogError> {
+        let settled = |row: &SubscriptionRow, _| SubscriptionRow {
+            step: Step::Settled,
+            attempts: 0,
+            due: None,
+            ..row.clone()
+        };
+        let refused = refused.iter().map(|joining| (joining, joining.epoch));
+        self.settle_joins(refused, settled, now)
+    }
+
+    fn settle_joins<'a>(
+        &mut self,
+        joinings: impl Iterator<Item = (&'a Joining, SubscriptionEpoch)>,
+        settled: impl Fn(&SubscriptionRow, SubscriptionEpoch) -> SubscriptionRow,
+        now: UnixMillis,
+    ) -> Result<(), LogError> {
+        self.settle()?;
+        let mut writes = Vec::new();
+        for (joining, epoch) in joinings {
+            let key = (joining.generation, joining.source.clone());
+            let Some(row) = self.subscriptions.get(&key) else { continue };
+            if row.step != Step::Joining(joining.epoch) {
+                continue;
+            }
+            let row = settled(row, epoch);
+            if row.live.is_some() {
+                writes.push(LedgerWrite::Subscription(row.clone()));
+                self.subscriptions.insert(key, row);
+            } else {
+                self.subscriptions.remove(&key);
+                let (generation, source) = key;
+                writes.push(LedgerWrite::DropSubscription { generation, source });
+            }
+        }
+        self.commit(writes, now)
+    }
+
+    /// Notes that a subscription is to be removed. `None`: there is none.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn begin_leaving(
+        &mut self,
+        source: &str,
+        now: UnixMillis,
+    ) -> Result<Option<Leaving>, LogError> {
+        self.settle()?;
+        let Some(row) = self.row.clone() else { return Ok(None) };
+        let key = (row.generation, source.to_owned());
+        let Some(before) = self.subscriptions.get(&key) else { return Ok(None) };
+        let epoch = SubscriptionEpoch(row.epoch.0.saturating_add(1).max(now.0));
+        let subscription = SubscriptionRow {
+            step: Step::Leaving(epoch),
+            attempts: 0,
+            due: Some(now.saturating_add_ms(PATIENCE_MS)),
+            ..before.clone()
+        };
+        let row = SessionRow { epoch, ..row };
+        let writes = vec![LedgerWrite::Subscription(subscription.clone())];
+        let leaving = leaving_of(&subscription, &row);
+        self.subscriptions.insert(key, subscription);
+        self.row = Some(row);
+        self.commit(writes, now)?;
+        Ok(leaving)
+    }
+
+    /// A subscription was removed everywhere, or somebody did not answer.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn end_leaving(
+        &mut self,
+        leaving: &Leaving,
+        is_removed: bool,
+        now: UnixMillis,
+    ) -> Result<(), LogError> {
+        self.settle()?;
+        let key = (leaving.generation, leaving.source.clone());
+        let Some(row) = self.subscriptions.get_mut(&key) else { return Ok(()) };
+        let is_same = match row.step {
+            Step::Leaving(last) => last == leaving.last,
+            Step::Joining(epoch) => epoch == leaving.last && row.live.is_none(),
+            Step::Settled => false,
+        };
+        if !is_same {
+            return Ok(());
+        }
+        if is_removed {
+            self.subscriptions.remove(&key);
+            let (generation, source) = key;
+            return self.commit(vec![LedgerWrite::DropSubscription { generation, source }], now);
+        }
+        row.attempts = row.attempts.saturating_add(1);
+        row.due = Some(now.saturating_add_ms(pause_ms(row.attempts)));
+        let row = row.clone();
+        self.commit(vec![LedgerWrite::Subscription(row)], now)
+    }
+
+    /// A join that the alarm asked for once more got no answer: again, after a pause.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn postpone_join(&mut self, joining: &Joining, now: UnixMillis) -> Result<(), LogError> {
+        self.settle()?;
+        let key = (joining.generation, joining.source.clone());
+        let Some(row) = self.subscriptions.get_mut(&key) else { return Ok(()) };
+        if row.step != Step::Joining(joining.epoch) {
+            return Ok(());
+        }
+        row.attempts = row.attempts.saturating_add(1);
+        row.due = Some(now.saturating_add_ms(pause_ms(row.attempts)));
+        let row = row.clone();
+        self.commit(vec![LedgerWrite::Subscription(row)], now)
+    }
+
+    /// A source has ended, and with it this subscription. `false`: the session has another one by now.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn has_ended(
+        &mut self,
+        generation: Generation,
+        source: &str,
+        epoch: SubscriptionEpoch,
+        now: UnixMillis,
+    ) -> Result<(), LogError> {
+        self.settle()?;
+        let key = (generation, source.to_owned());
+        let Some(row) = self.subscriptions.get_mut(&key) else { return Ok(()) };
+        if row.live != Some(epoch) {
+            return Ok(());
+        }
+        match row.step {
+            Step::Settled => {
+                self.subscriptions.remove(&key);
+                let (generation, source) = key;
+                self.commit(vec![LedgerWrite::DropSubscription { generation, source }], now)
+            }
+            // What is under way goes on, and does not fall back to what has ended.
+            Step::Joining(_) | Step::Leaving(_) => {
+                row.live = None;
+                let row = row.clone();
+                self.commit(vec![LedgerWrite::Subscription(row)], now)
+            }
+        }
+    }
+
+    /// What is due, at most `limit` subscriptions.
+    pub fn duties(&self, limit: usize, now: UnixMillis) -> Duties {
+        let is_due = |due: Option<UnixMillis>| due.is_some_and(|due| due <= now);
+        let session = self.row.clone().filter(|row| is_due(row.due));
+        let mut duties = Duties { session, ..Duties::default() };
+        let Some(session) = &self.row else { return duties };
+        let due = self.subscriptions.values().filter(|row| is_due(row.due));
+        for row in due.take(limit) {
+            match (row.step, row.live) {
+                (Step::Joining(epoch), Some(known)) => duties.joining.push(Joining {
+                    generation: row.generation,
+                    source: row.source.clone(),
+                    epoch,
+                    known: Some(known),
+                }),
+                _ => duties.leaving.extend(leaving_of(row, session)),
+            }
+        }
+        duties
+    }
+
+    /// When something is due.
+    pub fn due(&self) -> Option<UnixMillis> {
+        let session = self.row.as_ref().and_then(|row| row.due);
+        self.subscriptions.values().filter_map(|row| row.due).chain(session).min()
+    }
+
+    /// The alarm has gone off. To be answered with [`Session::end_alarm`] when what was due is done.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn begin_alarm(&mut self) -> Result<(), LogError> {
+        self.settle()?;
+        // The platform takes the alarm away before it calls.
+        self.alarm = None;
+        Ok(())
+    }
+
+    /// Sets the alarm for what is still to be done.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn end_alarm(&mut self, now: UnixMillis) -> Result<(), LogError> {
+        self.settle()?;
+        self.commit(Vec::new(), now)
+    }
+
+    fn store(&mut self, row: SessionRow, now: UnixMillis) -> Result<(), LogError> {
+        self.row = Some(row.clone());
+        self.commit(vec![LedgerWrite::Session(row)], now)
+    }
+
+    /// Commits, and sets the alarm in the same transaction if it has to go off earlier than it would.
+    fn commit(&mut self, mut writes: Vec<LedgerWrite>, now: UnixMillis) -> Result<(), LogError> {
+        let drops = |write: &LedgerWrite| matches!(write, LedgerWrite::DropSubscription { .. });
+        if let Some(row) = self.row.as_ref().filter(|_| writes.iter().any(drops)) {
+            // Its epoch is not forgotten with it.
+            writes.push(LedgerWrite::Session(row.clone()));
+        }
+        if let Some(due) = self.due() {
+            let due = due.max(now);
+            if self.alarm.is_none_or(|alarm| due < alarm) {
+                self.alarm = Some(due);
+                writes.push(LedgerWrite::Alarm(due));
+            }
+        }
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let outcome = self.ledger.commit(writes);
+        self.stale |= outcome.is_err();
+        outcome
+    }
+}
+
+/// The removal that a row is about: of everything up to an epoch, or of the one join that nobody knows
+/// the end of.
+fn leaving_of(row: &SubscriptionRow, session: &SessionRow) -> Option<Leaving> {
+    let (first, last) = match row.step {
+        Step::Leaving(last) => (SubscriptionEpoch(0), last),
+        Step::Joining(epoch) => (epoch, epoch),
+        Step::Settled => return None,
+    };
+    let has_stream = session.generation == row.generation
+        && matches!(session.phase, Phase::Live | Phase::Ending);
+    Some(Leaving {
+        generation: row.generation,
+        source: row.source.clone(),
+        first,
+        last,
+        has_stream,
+    })
+}
