@@ -11,7 +11,6 @@ use std::cell::RefCell;
 
 use futures::channel::oneshot;
 use futures::future::{Either, select};
-use futures::stream::StreamExt;
 use std::pin::pin;
 
 use protocol::fanout::{
