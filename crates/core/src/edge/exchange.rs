@@ -39,28 +39,31 @@ extern "C" {
 /// A request of a client.
 pub struct Exchange {
     /// The platform's request; its body is unread.
-    pub(crate) request: web_sys::Request,
+    pub request: web_sys::Request,
     /// The bindings.
-    pub(crate) env: Env,
+    pub env: Env,
     /// The invocation's context.
-    pub(crate) context: JsValue,
+    pub context: JsValue,
     /// What was taken from the request.
-    pub(crate) preamble: Preamble,
+    pub preamble: Preamble,
     /// The platform's, or one made up.
     id: String,
     started_ms: f64,
 }
 
 /// What the edge reads of a request.
-pub(crate) struct Preamble {
-    pub(crate) method: String,
-    pub(crate) url: String,
+pub struct Preamble {
+    /// As it came.
+    pub method: String,
+    /// As it came; it may hold a token.
+    pub url: String,
     header_bytes: u64,
     pub(crate) origin: Option<String>,
     pub(crate) authorization: Option<String>,
     pub(crate) subprotocols: Option<String>,
     pub(crate) forked_from: Option<String>,
-    pub(crate) trace: Option<TraceParent>,
+    /// `traceparent`, if it is well-formed.
+    pub trace: Option<TraceParent>,
     ray: Option<String>,
     /// The client's address, where the platform tells it.
     pub(crate) address: Option<String>,

@@ -16,7 +16,7 @@ use protocol::percent::decode_value;
 use protocol::registry::ProjectRecord;
 use protocol::routes::{Access, Operation};
 use protocol::time::UnixMillis;
-use protocol::token::{Claims, Scope, constant_time_eq, verify};
+use protocol::token::{Claims, Denied, Scope, StreamPattern, constant_time_eq, verify};
 use protocol::ws::offered_token;
 
 use super::audience::Audience;
@@ -30,7 +30,7 @@ const JUDGED_MS: u64 = 3_600_000;
 
 /// What an admitted caller may do with the stream that it named.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Caller {
+pub struct Caller {
     /// How the stream's object is to treat it.
     pub(crate) audience: Audience,
     /// Whether appends over its socket are taken.
@@ -41,6 +41,8 @@ pub(crate) struct Caller {
     pub(crate) until: Option<UnixMillis>,
     /// What stands for its token where it is counted: never the token.
     pub(crate) token_id: Option<String>,
+    /// The streams that its token covers; `None`: all of the project.
+    streams: Option<StreamPattern>,
 }
 
 impl Caller {
@@ -52,13 +54,25 @@ impl Caller {
         Self { until: Some(now.saturating_add_ms(JUDGED_MS)), ..Self::with(audience, false) }
     }
 
+    /// Whether its token covers a stream that is named in the request's body, which the gate has not
+    /// seen.
+    ///
+    /// # Errors
+    /// `FORBIDDEN`.
+    pub fn permits(&self, stream: &StreamPath) -> Result<(), Failure> {
+        match &self.streams {
+            Some(pattern) if !pattern.matches(stream) => Err(forbidden(&sentence(Denied::Stream))),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether it has shown no token where one could be asked for.
     pub(crate) fn is_anonymous(&self) -> bool {
         self.until.is_some() && self.token_id.is_none()
     }
 
     const fn with(audience: Audience, can_write: bool) -> Self {
-        Self { audience, can_write, is_public: true, until: None, token_id: None }
+        Self { audience, can_write, is_public: true, until: None, token_id: None, streams: None }
     }
 }
 
@@ -107,6 +121,7 @@ pub(crate) fn admit(
         is_public: record.is_public,
         until: Some(expires.min(now.saturating_add_ms(JUDGED_MS))),
         token_id: Some(token_id(&token)),
+        streams: claims.streams,
     })
 }
 

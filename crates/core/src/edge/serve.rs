@@ -36,8 +36,10 @@ pub struct Admitted {
     pub operation: Operation,
     /// Of what.
     pub route: Route,
-    pub(crate) exchange: Exchange,
-    pub(crate) caller: Caller,
+    /// The request.
+    pub exchange: Exchange,
+    /// Who asks.
+    pub caller: Caller,
 }
 
 /// Does what an admitted request asks for. A rejection becomes a 503.

@@ -1,0 +1,1 @@
+//! The edge of sessions: what clients ask for, turned into questions to objects.
