@@ -8,6 +8,7 @@ use engine::log::Blob;
 use protocol::error::ErrorCode;
 use protocol::fanout::Message;
 use protocol::headers::name;
+use protocol::limits::SUBSCRIBE_BATCH_BYTES_MAX;
 use protocol::trace::TraceParent;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,8 +21,10 @@ use crate::edge::{STREAM_BINDING, forward_to, no_answer};
 use crate::object::{Call, INTERNAL, INTERNAL_METHOD};
 use crate::respond::{Failure, internal};
 
-/// An internal message: at most a megabyte, which is there at once.
-const MESSAGE_BOUNDS: Bounds = Bounds { bytes_max: 1 << 20, timeout_ms: 10_000 };
+/// An internal message, which is there at once. The largest is a batch of subscriptions: what the client
+/// has sent, with the project before each name.
+const MESSAGE_BOUNDS: Bounds =
+    Bounds { bytes_max: 2 * SUBSCRIBE_BATCH_BYTES_MAX, timeout_ms: 10_000 };
 
 /// Calls a stream's object, for the client's request of this trace if it has one.
 ///

@@ -26,7 +26,8 @@ const COMMON_HEADERS: &str =
 macro_rules! exposed_headers {
     () => {
         "stream-next-offset, stream-cursor, stream-up-to-date, stream-closed, stream-ttl, \
-         stream-expires-at, stream-public, stream-sse-data-encoding, stream-cache, producer-epoch, \
+         stream-expires-at, stream-public, stream-sse-data-encoding, stream-cache, stream-fanout-count, \
+         stream-fanout-successes, stream-fanout-failures, stream-fanout-mode, producer-epoch, \
          producer-seq, producer-expected-seq, producer-received-seq, etag, location, retry-after, \
          server-timing, x-request-id"
     };

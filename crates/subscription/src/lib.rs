@@ -3,6 +3,8 @@
 //! - [`edge`] is what the service's clients ask for: it reads bodies, looks at what the caller may do
 //!   with the streams that they name, and asks the session's object.
 //!
+//! - [`respond`] turns refusals into HTTP.
+//!
 //! What objects say to each other is in [`protocol::fanout`]; what clients say, in the bodies of the
 //! public API.
 //!
@@ -16,3 +18,4 @@
 //! **What stays out.** Streams and their log, which are the core's and the engine's.
 
 pub mod edge;
+pub mod respond;

@@ -4,6 +4,8 @@
 //! Both are one crossing between wasm and JavaScript: see `exchange.js`. A request that nobody needs
 //! to change is passed on as it came.
 
+use std::borrow::Cow;
+
 use js_sys::Promise;
 use protocol::error::ErrorCode;
 use protocol::limits::{REQUEST_HEADERS_BYTES_MAX, URL_BYTES_MAX};
@@ -122,7 +124,7 @@ pub(crate) struct Told<'a> {
     /// Id of the operation, or what the request failed to be.
     pub(crate) operation: &'static str,
     pub(crate) project: Option<&'a str>,
-    pub(crate) path: Option<&'a str>,
+    pub(crate) path: Option<Cow<'a, str>>,
     /// Why the edge refused it.
     pub(crate) code: Option<ErrorCode>,
 }
@@ -172,7 +174,7 @@ impl Exchange {
             self.id.as_str(),
             told.operation,
             told.project.unwrap_or_default(),
-            told.path.unwrap_or_default(),
+            told.path.as_deref().unwrap_or_default(),
             &trace,
             cors.allowed().unwrap_or_default(),
             told.code.map(ErrorCode::as_str).unwrap_or_default(),

@@ -1,6 +1,7 @@
 //! Who may do what: the one place where a request is admitted or refused.
 //!
-//! Every stream that a request names is looked at here, the source of a fork among them. What a
+//! Every stream that a request names is looked at here, the source of a fork among them; but those
+//! that stand in a body only whoever reads that can look at, with [`Caller::permits`]. What a
 //! stream's own flag decides (`Stream-Public`) the object says: the edge only marks the request as
 //! anonymous.
 //!
@@ -129,12 +130,17 @@ pub(crate) fn admit(
 fn covers(question: &Question<'_>, project: &Project, claims: &Claims) -> Result<(), Failure> {
     let needed = match question.operation.access() {
         Access::Open => return Ok(()),
-        Access::Read => Scope::Read,
+        Access::Read | Access::Token => Scope::Read,
         Access::Write => Scope::Write,
         Access::Manage | Access::Config => Scope::Manage,
         Access::Admin => return Err(forbidden("This takes the deployment's admin token.")),
     };
-    claims.permit(project, question.stream, needed).map_err(|denied| forbidden(&sentence(denied)))
+    let permitted = if question.operation.names_streams_in_body() {
+        claims.permit_some(project, needed)
+    } else {
+        claims.permit(project, question.stream, needed)
+    };
+    permitted.map_err(|denied| forbidden(&sentence(denied)))
 }
 
 /// Whether the claims also cover the source of a fork. A source in another project does not exist
