@@ -42,11 +42,11 @@ const BYTES_PER_MS: u64 = 16;
 
 /// What a body may cost.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
+pub struct Bounds {
     /// Most bytes.
-    pub(crate) bytes_max: u64,
-    /// Time for the first byte; every byte that comes gives more.
-    pub(crate) timeout_ms: u64,
+    pub bytes_max: u64,
+    /// Milliseconds for the first byte; every byte that comes gives more.
+    pub timeout_ms: u64,
 }
 
 impl Bounds {
@@ -152,14 +152,17 @@ pub(crate) fn then(promise: &Promise, callback: &Function) {
     NOTHING.with(|nothing| promise.catch(nothing).then(callback));
 }
 
-/// Reads the whole body.
-pub(crate) async fn read(request: &web_sys::Request, bounds: Bounds) -> Result<JsBytes, Failure> {
+/// Reads the whole body; one without a body is empty.
+///
+/// # Errors
+/// `BODY_TOO_LARGE`, `BODY_INCOMPLETE`, `REQUEST_TIMEOUT`.
+pub async fn read(request: &web_sys::Request, bounds: Bounds) -> Result<JsBytes, Failure> {
     let declared = request.headers().get(name::CONTENT_LENGTH).ok().flatten();
     finish(begin(request, content_length(declared.as_deref()), bounds)?).await
 }
 
 /// Reads a body that nobody wants, so that its client sees the refusal.
-pub(crate) async fn discard(request: &web_sys::Request) {
+pub async fn discard(request: &web_sys::Request) {
     if request.body_used() {
         return;
     }

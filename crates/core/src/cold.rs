@@ -26,7 +26,7 @@ pub(crate) const COLD_STATUS: u16 = 203;
 
 /// [`Locator`] on the wire.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct ColdRange {
+pub struct ColdRange {
     pub(crate) name: String,
     size: u64,
     from: u64,
@@ -66,7 +66,7 @@ pub(crate) struct ColdPage {
 
 /// Why bytes could not be had. Whoever makes one has told the operator.
 #[derive(Debug)]
-pub(crate) enum ColdError {
+pub enum ColdError {
     /// There is no such object, or no such bytes in it: the stream may have ended meanwhile.
     Missing(String),
     /// The bytes are not what was stored.
@@ -94,7 +94,10 @@ pub(crate) fn damaged(segment: String) -> Failure {
 }
 
 /// Fetches a range, verified. What goes wrong is logged and counted here.
-pub(crate) async fn fetch(locator: &Locator, env: &Env) -> Result<JsBytes, ColdError> {
+///
+/// # Errors
+/// [`ColdError`], see its variants; nothing was changed.
+pub async fn fetch(locator: &Locator, env: &Env) -> Result<JsBytes, ColdError> {
     let fetched = fetch_blocks(locator, env).await;
     if let Err((error, cause)) = &fetched {
         let what = match error {

@@ -7,111 +7,115 @@ use wasm_bindgen::prelude::*;
 extern "C" {
     /// `ctx.storage`, with the calls that have to run in the middle of a decision.
     #[derive(Clone)]
-    pub(crate) type Storage;
+    pub type Storage;
 
+    /// The object's SQLite.
     #[wasm_bindgen(method, getter)]
-    pub(crate) fn sql(this: &Storage) -> Sql;
+    pub fn sql(this: &Storage) -> Sql;
 
+    /// Runs `body` as one transaction: what it throws rolls it back, and is thrown on.
     #[wasm_bindgen(method, catch, js_name = transactionSync)]
-    pub(crate) fn transaction_sync(
+    pub fn transaction_sync(
         this: &Storage,
         body: &mut dyn FnMut() -> Result<JsValue, JsValue>,
     ) -> Result<JsValue, JsValue>;
 
+    /// Sets the one alarm, in milliseconds since 1970; what was set before is replaced.
     #[wasm_bindgen(method, catch, js_name = setAlarm)]
-    pub(crate) fn set_alarm(this: &Storage, at_ms: f64) -> Result<js_sys::Promise, JsValue>;
+    pub fn set_alarm(this: &Storage, at_ms: f64) -> Result<js_sys::Promise, JsValue>;
 
+    /// Resolves when everything written so far is on disk.
     #[wasm_bindgen(method, catch)]
-    pub(crate) fn sync(this: &Storage) -> Result<js_sys::Promise, JsValue>;
+    pub fn sync(this: &Storage) -> Result<js_sys::Promise, JsValue>;
 
     /// The `ctx` of an object.
-    pub(crate) type ObjectState;
+    pub type ObjectState;
 
     /// Throws when the object has as many sockets as the platform allows.
     #[wasm_bindgen(method, catch, js_name = acceptWebSocket)]
-    pub(crate) fn accept_web_socket(
+    pub fn accept_web_socket(
         this: &ObjectState,
         socket: &web_sys::WebSocket,
     ) -> Result<(), JsValue>;
 
     /// `ctx.storage.sql`.
     #[derive(Clone)]
-    pub(crate) type Sql;
+    pub type Sql;
 
+    /// Runs a statement.
     #[wasm_bindgen(method, catch, variadic)]
-    pub(crate) fn exec(
-        this: &Sql,
-        query: &str,
-        params: &js_sys::Array,
-    ) -> Result<SqlCursor, JsValue>;
+    pub fn exec(this: &Sql, query: &str, params: &js_sys::Array) -> Result<SqlCursor, JsValue>;
 
     /// Result of a statement.
-    pub(crate) type SqlCursor;
+    pub type SqlCursor;
 
+    /// Its rows, without the names of the columns.
     #[wasm_bindgen(method, catch)]
-    pub(crate) fn raw(this: &SqlCursor) -> Result<SqlRows, JsValue>;
+    pub fn raw(this: &SqlCursor) -> Result<SqlRows, JsValue>;
 
     /// Iterator over rows as arrays of columns.
-    pub(crate) type SqlRows;
+    pub type SqlRows;
 
+    /// All that are left.
     #[wasm_bindgen(method, catch, js_name = toArray)]
-    pub(crate) fn to_array(this: &SqlRows) -> Result<js_sys::Array, JsValue>;
+    pub fn to_array(this: &SqlRows) -> Result<js_sys::Array, JsValue>;
 
     /// A Durable Object namespace.
     #[derive(Clone)]
-    pub(crate) type Namespace;
+    pub type Namespace;
 
+    /// The object of that name; it is not called yet.
     #[wasm_bindgen(method, catch, js_name = getByName)]
-    pub(crate) fn get_by_name(this: &Namespace, name: &str) -> Result<Stub, JsValue>;
+    pub fn get_by_name(this: &Namespace, name: &str) -> Result<Stub, JsValue>;
 
     /// A Durable Object's stub.
-    pub(crate) type Stub;
+    pub type Stub;
 
+    /// Sends a request to the object; the promise is one of a response.
     #[wasm_bindgen(method, catch)]
-    pub(crate) fn fetch(
-        this: &Stub,
-        request: &web_sys::Request,
-    ) -> Result<js_sys::Promise, JsValue>;
+    pub fn fetch(this: &Stub, request: &web_sys::Request) -> Result<js_sys::Promise, JsValue>;
 
     /// The `ctx` of a request.
     #[derive(Clone)]
-    pub(crate) type Context;
+    pub type Context;
 
+    /// Keeps the invocation alive until `work` is settled.
     #[wasm_bindgen(method, catch, js_name = waitUntil)]
-    pub(crate) fn wait_until(this: &Context, work: &js_sys::Promise) -> Result<(), JsValue>;
+    pub fn wait_until(this: &Context, work: &js_sys::Promise) -> Result<(), JsValue>;
 
     /// A promise that is passed on, with callbacks of ours.
-    pub(crate) type Thenable;
+    pub type Thenable;
 
+    /// `promise.catch`.
     #[wasm_bindgen(method)]
-    pub(crate) fn catch(this: &Thenable, callback: &js_sys::Function) -> Thenable;
+    pub fn catch(this: &Thenable, callback: &js_sys::Function) -> Thenable;
 
+    /// `promise.then`.
     #[wasm_bindgen(method)]
-    pub(crate) fn then(this: &Thenable, callback: &js_sys::Function) -> Thenable;
+    pub fn then(this: &Thenable, callback: &js_sys::Function) -> Thenable;
 
     /// The event of a message.
-    pub(crate) type MessageEvent;
+    pub type MessageEvent;
 
+    /// Text or bytes.
     #[wasm_bindgen(method, getter)]
-    pub(crate) fn data(this: &MessageEvent) -> JsValue;
+    pub fn data(this: &MessageEvent) -> JsValue;
 
     /// What events can be listened to at.
     #[derive(Clone)]
-    pub(crate) type EventTarget;
+    pub type EventTarget;
 
+    /// `target.addEventListener`.
     #[wasm_bindgen(method, catch, js_name = addEventListener)]
-    pub(crate) fn add_event_listener(
+    pub fn add_event_listener(
         this: &EventTarget,
         kind: &str,
         listener: &js_sys::Function,
     ) -> Result<(), JsValue>;
 
+    /// `target.removeEventListener`.
     #[wasm_bindgen(method, js_name = removeEventListener)]
-    pub(crate) fn remove_event_listener(
-        this: &EventTarget,
-        kind: &str,
-        listener: &js_sys::Function,
-    );
+    pub fn remove_event_listener(this: &EventTarget, kind: &str, listener: &js_sys::Function);
 }
 
 #[wasm_bindgen(module = "/src/object/append.js")]
@@ -163,7 +167,7 @@ extern "C" {
 }
 
 /// Lets a promise be rejected without anybody hearing of it.
-pub(crate) fn ignore(promise: &js_sys::Promise) {
+pub fn ignore(promise: &js_sys::Promise) {
     thread_local! {
         static NOTHING: js_sys::Function = Closure::<dyn Fn(JsValue)>::new(|_| ())
             .into_js_value()
@@ -174,17 +178,17 @@ pub(crate) fn ignore(promise: &js_sys::Promise) {
 }
 
 /// The platform's clock. It stands still between I/O in production.
-pub(crate) fn now() -> UnixMillis {
+pub fn now() -> UnixMillis {
     UnixMillis(js_sys::Date::now() as u64)
 }
 
 /// A random number below 2^32.
-pub(crate) fn random() -> u64 {
+pub fn random() -> u64 {
     (js_sys::Math::random() * 4_294_967_296.0) as u64
 }
 
 /// What a JavaScript error says.
-pub(crate) fn message(error: &JsValue) -> String {
+pub fn message(error: &JsValue) -> String {
     let message = js_sys::Reflect::get(error, &JsValue::from_str("message")).ok();
     message.and_then(|text| text.as_string()).unwrap_or_else(|| format!("{error:?}"))
 }

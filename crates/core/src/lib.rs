@@ -4,25 +4,26 @@
 //!   answers and wakes readers.
 //! - [`edge`] runs where the client is: it finds the object of a path, passes requests on
 //!   untouched, and turns the internal socket of a live reader into SSE or long-poll answers.
-//! - [`request`] parses headers into the engine's types; [`respond`] is the one way back.
+//! - `request` parses headers into the engine's types; [`respond`] is the one way back.
+//! - [`body`], [`call`], [`cold`], [`js`], [`metrics`]: what objects of other kinds need as well.
 //!
 //! # Invariants
 //! Nothing here decides what happens to a stream: that is the engine. Nothing here panics: a trap
 //! resets every request of the isolate. No `RefCell` is borrowed across an await.
 
-mod body;
-mod call;
-mod cold;
+pub mod body;
+pub mod call;
+pub mod cold;
 pub mod config;
 pub mod edge;
-mod js;
-mod metrics;
+pub mod js;
+pub mod metrics;
 pub mod object;
 mod projects;
 mod reconcile;
 mod registry;
 mod request;
-mod respond;
+pub mod respond;
 mod store;
 #[cfg(feature = "suite")]
 pub mod suite;

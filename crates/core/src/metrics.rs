@@ -23,7 +23,7 @@ extern "C" {
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Level {
+pub enum Level {
     /// It happens.
     Info,
     /// Somebody should look.
@@ -43,7 +43,7 @@ pub(crate) fn dataset(env: &Env) -> Option<JsValue> {
 
 /// Tells of an event. `stream` is an object name, `{project}/{path}`; `number` is what is counted:
 /// bytes, objects, or 1.
-pub(crate) fn event(
+pub fn event(
     env: &Env,
     (level, event): (Level, &'static str),
     stream: &str,

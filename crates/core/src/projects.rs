@@ -13,12 +13,13 @@
 //! answer to each shows what it wrote.
 
 use engine::log::Blob;
+use protocol::body::parse_body;
 use protocol::error::ErrorCode;
 use protocol::headers::name;
 use protocol::limits::CONFIG_BODY_BYTES_MAX;
 use protocol::name::{Project, Route};
 use protocol::registry::{
-    AddSecret, ChangeProject, CreateProject, ProjectRecord, Removal, SecretView, parse_body,
+    AddSecret, ChangeProject, CreateProject, ProjectRecord, Removal, SecretView,
 };
 use protocol::routes::Operation;
 use serde::Serialize;

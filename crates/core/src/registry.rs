@@ -12,10 +12,11 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use protocol::body::parse_body;
 use protocol::error::{ApiError, ErrorCode};
 use protocol::headers::name;
 use protocol::name::Project;
-use protocol::registry::{ProjectRecord, parse_body};
+use protocol::registry::ProjectRecord;
 use protocol::time::UnixMillis;
 use worker::{Env, KvStore, console_error};
 

@@ -26,7 +26,8 @@ const COMMON_HEADERS: &str =
 macro_rules! exposed_headers {
     () => {
         "stream-next-offset, stream-cursor, stream-up-to-date, stream-closed, stream-ttl, \
-         stream-expires-at, stream-public, stream-sse-data-encoding, stream-cache, producer-epoch, \
+         stream-expires-at, stream-public, stream-sse-data-encoding, stream-cache, stream-fanout-count, \
+         stream-fanout-successes, stream-fanout-failures, stream-fanout-mode, producer-epoch, \
          producer-seq, producer-expected-seq, producer-received-seq, etag, location, retry-after, \
          server-timing, x-request-id"
     };
@@ -47,7 +48,7 @@ const OPEN_CORS_HEADERS: &str = concat!(
 pub(crate) const CONTENT_POLICY: &str = "sandbox; default-src 'none'";
 
 /// The body of a reply.
-pub(crate) enum Body {
+pub enum Body {
     /// None.
     Empty,
     /// UTF-8 text.
@@ -59,7 +60,7 @@ pub(crate) enum Body {
 }
 
 /// A response under construction.
-pub(crate) struct Reply {
+pub struct Reply {
     status: u16,
     headers: Vec<(&'static str, Cow<'static, str>)>,
     body: Body,
@@ -68,51 +69,45 @@ pub(crate) struct Reply {
 
 impl Reply {
     /// A reply without body.
-    pub(crate) fn new(status: u16) -> Self {
+    pub fn new(status: u16) -> Self {
         Self { status, headers: Vec::with_capacity(8), body: Body::Empty, cors: true }
     }
 
     /// Changes the status.
-    pub(crate) fn status(mut self, status: u16) -> Self {
+    pub fn status(mut self, status: u16) -> Self {
         self.status = status;
         self
     }
 
     /// Adds a header.
-    pub(crate) fn header(
-        mut self,
-        name: &'static str,
-        value: impl Into<Cow<'static, str>>,
-    ) -> Self {
+    pub fn header(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
     /// Adds a header if `condition` holds.
-    pub(crate) fn header_if(
-        self,
-        condition: bool,
-        name: &'static str,
-        value: &'static str,
-    ) -> Self {
+    pub fn header_if(self, condition: bool, name: &'static str, value: &'static str) -> Self {
         if condition { self.header(name, value) } else { self }
     }
 
     /// Leaves the CORS headers out when no browser asks. Only for responses that no cache keeps:
     /// a browser might be given what was made for somebody else.
-    pub(crate) fn cors(mut self, cors: bool) -> Self {
+    pub fn cors(mut self, cors: bool) -> Self {
         self.cors = cors;
         self
     }
 
     /// Sets the body.
-    pub(crate) fn body(mut self, body: Body) -> Self {
+    pub fn body(mut self, body: Body) -> Self {
         self.body = body;
         self
     }
 
     /// The reply as a platform response.
-    pub(crate) fn into_response(self) -> Result<web_sys::Response, JsValue> {
+    ///
+    /// # Errors
+    /// What the platform throws, for a status or a header that it does not take.
+    pub fn into_response(self) -> Result<web_sys::Response, JsValue> {
         let init = web_sys::ResponseInit::new();
         init.set_status(self.status);
         init.set_headers(&headers_object(&self.headers, self.cors)?);
@@ -161,27 +156,26 @@ pub(crate) fn headers_of(
 
 /// An error with the headers that belong to it.
 #[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) error: ApiError,
+pub struct Failure {
+    /// Code, message and details.
+    pub error: ApiError,
     headers: Vec<(&'static str, Cow<'static, str>)>,
 }
 
 impl Failure {
-    pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+    /// A failure without headers of its own.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         ApiError::new(code, message).into()
     }
 
-    pub(crate) fn header(
-        mut self,
-        name: &'static str,
-        value: impl Into<Cow<'static, str>>,
-    ) -> Self {
+    /// Adds a header.
+    pub fn header(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
     /// The reply that tells it.
-    pub(crate) fn reply(self) -> Reply {
+    pub fn reply(self) -> Reply {
         let mut reply = Reply::new(self.error.code.status())
             .header(name::CONTENT_TYPE, "application/json")
             .header(name::CACHE_CONTROL, "no-store")
@@ -198,7 +192,7 @@ impl From<ApiError> for Failure {
 }
 
 /// A parser's words as a sentence.
-pub(crate) fn sentence(error: impl std::fmt::Display) -> String {
+pub fn sentence(error: impl std::fmt::Display) -> String {
     let words = error.to_string();
     let mut letters = words.chars();
     match letters.next() {
@@ -409,7 +403,7 @@ impl From<ForkError> for Failure {
 }
 
 /// A platform call that failed is logged, and told without its inner words.
-pub(crate) fn internal(doing: &str, error: &JsValue) -> Failure {
+pub fn internal(doing: &str, error: &JsValue) -> Failure {
     let cause = crate::js::message(error);
     console_error!("{}", serde_json::json!({"event": "internal", "doing": doing, "cause": cause}));
     Failure::new(ErrorCode::Internal, format!("The service failed while {doing}."))

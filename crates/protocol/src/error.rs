@@ -172,8 +172,8 @@ error_codes! {
         "Send the stream's content type."
         r#"{"error":{"code":"CONTENT_TYPE_MISSING","message":"The body has no Content-Type."}}"#
     ContentTypeMismatch "CONTENT_TYPE_MISMATCH" 409
-        "The content type of the append is not the stream's."
-        "Send the stream's content type; HEAD tells it."
+        "The content type of the append, or of the session that is subscribed, is not the stream's."
+        "Send the stream's content type, which HEAD tells, or use a session of that type."
         r#"{"error":{"code":"CONTENT_TYPE_MISMATCH","message":"The body's content type is not the stream's.","details":{"expected":"application/json"}}}"#
     InvalidLifetime "INVALID_LIFETIME" 400
         "`Stream-TTL` or `Stream-Expires-At` is malformed, or both are present."
@@ -251,6 +251,30 @@ error_codes! {
         "The source is a fork of a fork, and so on, too many times."
         "Fork a stream nearer to the root."
         r#"{"error":{"code":"FORK_TOO_DEEP","message":"The chain of forks is too long."}}"#
+    InvalidSession "INVALID_SESSION" 400
+        "The session's id is not allowed."
+        "Use 1 to 128 letters, digits, `_`, `-`, `:` or `.`; not `.` or `..`."
+        r#"{"error":{"code":"INVALID_SESSION","message":"The session is not 1 to 128 letters, digits, `_`, `-`, `:` or `.`, or it is `.` or `..`."}}"#
+    SessionNotFound "SESSION_NOT_FOUND" 404
+        "No session has this id, or nobody has read it for its lifetime."
+        "Create the session with PUT, or subscribe it, which creates it as well."
+        r#"{"error":{"code":"SESSION_NOT_FOUND","message":"There is no such session."}}"#
+    SessionExists "SESSION_EXISTS" 409
+        "A session with another configuration has this id."
+        "Send the configuration of the existing session, or use another id."
+        r#"{"error":{"code":"SESSION_EXISTS","message":"A session with another lifetime exists.","details":{"differs":"lifetime"}}}"#
+    SourceIsSession "SOURCE_IS_SESSION" 409
+        "The stream is a session's own, which takes only what it is subscribed to."
+        "Name a stream whose path does not begin with `session`."
+        r#"{"error":{"code":"SOURCE_IS_SESSION","message":"The stream of a session is no source."}}"#
+    TooManySubscriptions "TOO_MANY_SUBSCRIPTIONS" 409
+        "The session has as many subscriptions as the deployment allows."
+        "Unsubscribe it from another stream, or use another session."
+        r#"{"error":{"code":"TOO_MANY_SUBSCRIPTIONS","message":"The session has as many subscriptions as it may.","details":{"max":1000}}}"#
+    TooManySubscribers "TOO_MANY_SUBSCRIBERS" 409
+        "The stream has as many subscribers as the deployment allows."
+        "Read the stream itself, or subscribe to a fork of it."
+        r#"{"error":{"code":"TOO_MANY_SUBSCRIBERS","message":"The stream has as many subscribers as it may."}}"#
     TooManyReaders "TOO_MANY_READERS" 429
         "The stream has as many live readers as the deployment allows."
         "Try again after the seconds in `Retry-After`, or read without `live`."

@@ -6,6 +6,7 @@
 //!
 //! **What stays out.** Comparisons with other implementations: those are the modules' own tests.
 
+use crate::body::parse_body;
 use crate::content_type::ContentType;
 use crate::cursor::next_cursor;
 use crate::error::{ApiError, ErrorCode};
@@ -19,7 +20,8 @@ use crate::live::{Frame, Grant, TAG_CALLS};
 use crate::name::{Route, StreamName, StreamPath};
 use crate::offset::OffsetParam;
 use crate::producer::Producer;
-use crate::registry::{ChangeProject, CreateProject, ProjectRecord, parse_body};
+use crate::registry::{ChangeProject, CreateProject, ProjectRecord};
+use crate::sessions::{parse_batch, parse_session, parse_subscribe, parse_unsubscribe};
 use crate::sse;
 use crate::time::{UnixMillis, format_rfc3339, parse_rfc3339};
 use crate::token::{Claims, Scope, StreamPattern, sign, sign_parts, verify};
@@ -42,6 +44,7 @@ pub fn fuzz_parsers(data: &[u8]) {
     check_client_frames(&text);
     check_claims(&text);
     check_projects(data);
+    check_sessions(data);
     check_traces(&text);
 }
 
@@ -205,6 +208,15 @@ fn check_projects(data: &[u8]) {
     let refused =
         [parse_body::<CreateProject>(data).err(), parse_body::<ChangeProject>(data).err()];
     assert!(refused.iter().flatten().all(|error| error.code == ErrorCode::InvalidBody));
+}
+
+fn check_sessions(data: &[u8]) {
+    let _ = parse_session(data);
+    let read = [parse_subscribe(data), parse_batch(data)];
+    let sources = read.iter().flatten().flat_map(|subscribing| &subscribing.sources);
+    let ended = parse_unsubscribe(data).ok();
+    let mut paths = sources.map(|source| &source.path).chain(ended.iter().map(|(_, path)| path));
+    assert!(paths.all(|path| path.reserved().is_none()));
 }
 
 fn check_traces(text: &str) {

@@ -39,6 +39,16 @@ pub mod name {
     pub const STREAM_FORK_SUB_OFFSET: &str = "stream-fork-sub-offset";
     /// `base64` on SSE responses of binary streams.
     pub const STREAM_SSE_DATA_ENCODING: &str = "stream-sse-data-encoding";
+    /// Subscribers at the time of a publish (response).
+    pub const STREAM_FANOUT_COUNT: &str = "stream-fanout-count";
+    /// Those that have what was published (response).
+    pub const STREAM_FANOUT_SUCCESSES: &str = "stream-fanout-successes";
+    /// Those to whom it could not be delivered yet (response).
+    pub const STREAM_FANOUT_FAILURES: &str = "stream-fanout-failures";
+    /// How the rest is delivered: `inline`, `queued` or `deferred` (response).
+    pub const STREAM_FANOUT_MODE: &str = "stream-fanout-mode";
+    /// `1` marks the request of a publish on its way to the stream's object (internal).
+    pub const STREAM_PUBLISH: &str = "x-durable-streams-publish";
     /// Who writes.
     pub const PRODUCER_ID: &str = "producer-id";
     /// Which run of the producer; on 403 the current one.

@@ -11,6 +11,7 @@
 //! **What stays out.** What happens to a stream (crate `engine`), and how requests and sockets of
 //! the platform are read and answered (crate `durable-streams-core`).
 
+pub mod body;
 pub mod content_type;
 pub mod cursor;
 pub mod error;
@@ -33,6 +34,7 @@ pub mod producer;
 pub mod reconcile;
 pub mod registry;
 pub mod routes;
+pub mod sessions;
 pub mod sse;
 pub mod stats;
 pub mod time;

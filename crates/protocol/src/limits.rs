@@ -97,6 +97,14 @@ pub const CORS_ORIGINS_MAX: usize = 64;
 /// Bytes of a CORS origin: the longest DNS name with scheme and port.
 pub const CORS_ORIGIN_BYTES_MAX: usize = 8 + 253 + 6;
 
+/// Bytes of the id of a session: a UUID with prefixes, or a client's own name.
+pub const SESSION_ID_BYTES_MAX: usize = 128;
+
+const _: () = assert!(
+    "session/".len() + SESSION_ID_BYTES_MAX <= STREAM_PATH_BYTES_MAX,
+    "every session must have a stream"
+);
+
 /// Characters of the id of a request.
 pub const REQUEST_ID_BYTES_MAX: usize = 64;
 
@@ -430,4 +438,93 @@ pub const BROADCAST_BYTES: u64 = 8 * MIB;
 const _: () = assert!(
     READERS_CEILING / BROADCAST_BATCH < 128,
     "a broadcast to the most readers must not wait for more than some hundred turns"
+);
+
+// Sessions and fan-out.
+
+/// Seconds without a reader after which a session ends.
+pub const SESSION_TTL_SECONDS: u64 = 86_400;
+
+/// Longest such time that a client or an operator may ask for: a session that nobody reads costs a
+/// delivery an append until it ends.
+pub const SESSION_TTL_SECONDS_CEILING: u64 = 31_536_000;
+
+const _: () = assert!(
+    SESSION_TTL_SECONDS <= SESSION_TTL_SECONDS_CEILING
+        && SESSION_TTL_SECONDS_CEILING <= TTL_SECONDS_MAX,
+    "a session's lifetime is its stream's"
+);
+
+/// Sources that one session is subscribed to. Deleting it asks each of them.
+pub const SESSION_SUBSCRIPTIONS_MAX: u64 = 1_000;
+
+/// Most of them that an operator may allow.
+pub const SESSION_SUBSCRIPTIONS_CEILING: u64 = 10_000;
+
+/// Subscriptions of one request. Each is a conversation of its own, and the platform lets a request
+/// hold a thousand.
+pub const SUBSCRIBE_BATCH_MAX: usize = 1_000;
+
+const _: () = assert!(
+    SUBSCRIBE_BATCH_MAX as u64 <= SESSION_SUBSCRIPTIONS_MAX,
+    "by default, a session must be able to take the largest batch"
+);
+
+/// Bytes of the body that asks for them.
+pub const SUBSCRIBE_BATCH_BYTES_MAX: u64 = MIB;
+
+const _: () = assert!(
+    (SUBSCRIBE_BATCH_MAX * (STREAM_PATH_BYTES_MAX + 128)) as u64 <= SUBSCRIBE_BATCH_BYTES_MAX,
+    "the largest batch must fit its body, with the longest paths, when nothing is escaped"
+);
+
+/// Subscribers to whom a publish delivers before it is answered. With more, the rest follows after the
+/// answer.
+pub const FANOUT_INLINE_MAX: u64 = 200;
+
+/// Most of them that an operator may ask for.
+pub const FANOUT_INLINE_CEILING: u64 = 1_000;
+
+/// Deliveries that a shard has under way at once: each holds its range in memory until it is answered.
+pub const FANOUT_CONCURRENCY: u64 = 50;
+
+/// Most of them that an operator may ask for.
+pub const FANOUT_CONCURRENCY_CEILING: u64 = 1_000;
+
+/// Milliseconds that one delivery may take before it counts as failed, and is tried again later.
+pub const FANOUT_DEADLINE_MS: u64 = 5_000;
+
+/// Longest that an operator may ask for.
+pub const FANOUT_DEADLINE_MS_CEILING: u64 = 60_000;
+
+/// Subscribers of one shard of a source: what one object delivers to.
+pub const SHARD_MEMBERS_MAX: u64 = 1_000;
+
+/// Most of them that an operator may allow.
+pub const SHARD_MEMBERS_CEILING: u64 = 10_000;
+
+const _: () = assert!(
+    FANOUT_CONCURRENCY <= FANOUT_INLINE_MAX && FANOUT_INLINE_MAX <= SHARD_MEMBERS_MAX,
+    "by default, the root alone must be able to have what is delivered at once, and several rounds of it"
+);
+
+/// Shards of one source. The source nudges each of them, and the platform lets a request hold a
+/// thousand calls.
+pub const SHARDS_MAX: u64 = 500;
+
+/// Most of them that an operator may allow.
+pub const SHARDS_CEILING: u64 = 1_000;
+
+const _: () = assert!(SHARDS_MAX <= SHARDS_CEILING, "the default must be one that may be set");
+
+/// How long the bytes of a source that was deleted or has expired are kept for subscribers that lag
+/// behind. After that they are told of a gap.
+pub const FANOUT_HOLD_MAX_MS: u64 = 86_400_000;
+
+/// Longest that an operator may ask for.
+pub const FANOUT_HOLD_MAX_MS_CEILING: u64 = 2_592_000_000;
+
+const _: () = assert!(
+    FANOUT_HOLD_MAX_MS > 1_000 * FANOUT_DEADLINE_MS,
+    "a failing delivery must have been tried many times before its bytes are given up"
 );

@@ -12,19 +12,25 @@
 //! segment, no control character and no backslash, in whatever spelling, so no other software can
 //! read it as another path. A project holds no slash, so `{project}/{path}` is unambiguous.
 //!
-//! **Error semantics.** A URL that has the form of a stream's but a name that is not allowed is a
-//! [`NameError`]; any other URL is [`Route::NotFound`]. References in headers have
+//! **Error semantics.** A URL that has the form of a stream's or a session's but a name that is not
+//! allowed is a [`NameError`]; any other URL is [`Route::NotFound`]. References in headers have
 //! [`ForkSourceError`], which tells another project apart.
 //!
 //! **What stays out.** Queries, methods, and who may use a name.
 
+mod session;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::fmt;
 
-use crate::limits::{PROJECT_BYTES_MAX, STREAM_PATH_BYTES_MAX, URL_PATH_BYTES_MAX};
+use crate::limits::{
+    PROJECT_BYTES_MAX, SESSION_ID_BYTES_MAX, STREAM_PATH_BYTES_MAX, URL_PATH_BYTES_MAX,
+};
 use crate::percent::{Decoded, decoded};
+use session::SESSION_SEGMENT;
+pub use session::SessionId;
 
 /// The segment between a project and a stream's path.
 const STREAM_SEGMENT: &str = "stream";
@@ -120,7 +126,7 @@ impl StreamPath {
     pub fn reserved(&self) -> Option<Reserved> {
         match self.0.split('/').next() {
             Some("__ds") => Some(Reserved::Subscriptions),
-            Some("session") => Some(Reserved::Session),
+            Some(SESSION_SEGMENT) => Some(Reserved::Session),
             _ => None,
         }
     }
@@ -237,6 +243,42 @@ pub enum Route {
         /// What stands for the secret; unchecked.
         id: Box<str>,
     },
+    /// `/v1/{project}/session/{session}`.
+    Session {
+        /// The project.
+        project: Project,
+        /// The session.
+        session: SessionId,
+    },
+    /// `/v1/{project}/session/{session}/touch`.
+    SessionTouch {
+        /// The project.
+        project: Project,
+        /// The session.
+        session: SessionId,
+    },
+    /// `/v1/{project}/subscribe`.
+    Subscribe {
+        /// The project.
+        project: Project,
+    },
+    /// `/v1/{project}/subscribe/batch`.
+    SubscribeBatch {
+        /// The project.
+        project: Project,
+    },
+    /// `/v1/{project}/unsubscribe`.
+    Unsubscribe {
+        /// The project.
+        project: Project,
+    },
+    /// `/v1/{project}/publish/{path}`.
+    Publish {
+        /// The stream that is appended to.
+        name: StreamName,
+        /// Whether clients may not write there, and why.
+        reserved: Option<Reserved>,
+    },
     /// `/openapi.json`.
     OpenApi,
     /// Anything else.
@@ -247,8 +289,8 @@ impl Route {
     /// Reads the path of a URL, still percent-encoded, without query and fragment.
     ///
     /// # Errors
-    /// [`NameError`] when the path has the form of a stream's and its project or path is not
-    /// allowed, or when it is longer than any stream's.
+    /// [`NameError`] when the path has the form of a resource of a project and its project, path or
+    /// session is not allowed, or when it is longer than any stream's.
     pub fn parse(raw_path: &str) -> Result<Route, NameError> {
         if raw_path.len() > URL_PATH_BYTES_MAX {
             return Err(NameError::UrlTooLong);
@@ -281,29 +323,77 @@ impl Route {
 
     /// Reads what follows `/v1/{project}/`, if it names a resource of the project itself.
     fn parse_project(project: &str, rest: &str) -> Result<Option<Route>, NameError> {
-        let secret = rest.strip_prefix("config/secrets/").filter(|id| !id.contains('/'));
-        if !matches!(rest, "reconcile" | "config" | "config/secrets") && secret.is_none() {
-            return Ok(None);
+        type Make = fn(Project) -> Route;
+        let fixed: Option<Make> = match rest {
+            "reconcile" => Some(|project| Route::Reconcile { project }),
+            "config" => Some(|project| Route::Config { project }),
+            "config/secrets" => Some(|project| Route::Secrets { project }),
+            "subscribe" => Some(|project| Route::Subscribe { project }),
+            "subscribe/batch" => Some(|project| Route::SubscribeBatch { project }),
+            "unsubscribe" => Some(|project| Route::Unsubscribe { project }),
+            _ => None,
+        };
+        if let Some(make) = fixed {
+            return Ok(Some(make(Project::parse(project)?)));
         }
-        let project = Project::parse(project)?;
-        Ok(Some(match (rest, secret) {
-            ("reconcile", _) => Route::Reconcile { project },
-            ("config", _) => Route::Config { project },
-            (_, Some(id)) => Route::Secret { project, id: id.into() },
-            _ => Route::Secrets { project },
+        if let Some(encoded_path) = rest.strip_prefix("publish/") {
+            let project = Project::parse(project)?;
+            let path = StreamPath::decode(encoded_path)?;
+            let reserved = path.reserved();
+            return Ok(Some(Route::Publish { name: StreamName { project, path }, reserved }));
+        }
+        if let Some((SESSION_SEGMENT, below)) = rest.split_once('/') {
+            return Route::parse_session(project, below);
+        }
+        let secret = rest.strip_prefix("config/secrets/").filter(|id| !id.contains('/'));
+        let Some(id) = secret else { return Ok(None) };
+        Ok(Some(Route::Secret { project: Project::parse(project)?, id: id.into() }))
+    }
+
+    /// Reads what follows `/v1/{project}/session/`.
+    fn parse_session(project: &str, below: &str) -> Result<Option<Route>, NameError> {
+        let (session, touches) = match below.split_once('/') {
+            None => (below, false),
+            Some((session, "touch")) => (session, true),
+            Some(_) => return Ok(None),
+        };
+        let (project, session) = (Project::parse(project)?, SessionId::decode(session)?);
+        Ok(Some(if touches {
+            Route::SessionTouch { project, session }
+        } else {
+            Route::Session { project, session }
         }))
+    }
+
+    /// Path of the stream that the URL names: of its own, or of a session's.
+    #[must_use]
+    pub fn stream_path(&self) -> Option<Cow<'_, StreamPath>> {
+        match self {
+            Route::Stream { name, .. } | Route::Publish { name, .. } => {
+                Some(Cow::Borrowed(&name.path))
+            }
+            Route::Session { session, .. } | Route::SessionTouch { session, .. } => {
+                Some(Cow::Owned(session.stream_path()))
+            }
+            _ => None,
+        }
     }
 
     /// The project that the path names, if it names one.
     #[must_use]
     pub fn project(&self) -> Option<&Project> {
         match self {
-            Route::Stream { name, .. } => Some(&name.project),
+            Route::Stream { name, .. } | Route::Publish { name, .. } => Some(&name.project),
             Route::ProjectRoot { project }
             | Route::Reconcile { project }
             | Route::Config { project }
             | Route::Secrets { project }
-            | Route::Secret { project, .. } => Some(project),
+            | Route::Secret { project, .. }
+            | Route::Session { project, .. }
+            | Route::SessionTouch { project, .. }
+            | Route::Subscribe { project }
+            | Route::SubscribeBatch { project }
+            | Route::Unsubscribe { project } => Some(project),
             Route::Health | Route::OpenApi | Route::NotFound => None,
         }
     }
@@ -316,6 +406,8 @@ pub enum NameError {
     UrlTooLong,
     /// The project is no [`Project`].
     InvalidProject,
+    /// The session is no [`SessionId`].
+    InvalidSession,
     /// Nothing stands behind the stream root.
     PathEmpty,
     /// The decoded path is longer than [`STREAM_PATH_BYTES_MAX`].
@@ -348,6 +440,11 @@ impl fmt::Display for NameError {
                 f,
                 "the project is not 1 to {PROJECT_BYTES_MAX} letters, digits, `_` or `-`, \
                  or it is `{STREAM_SEGMENT}`"
+            ),
+            Self::InvalidSession => write!(
+                f,
+                "the session is not 1 to {SESSION_ID_BYTES_MAX} letters, digits, `_`, `-`, `:` or \
+                 `.`, or it is `.` or `..`"
             ),
             Self::PathEmpty => f.write_str("the stream's path is empty"),
             Self::PathTooLong => {

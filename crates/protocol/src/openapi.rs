@@ -64,6 +64,7 @@ pub fn document() -> Value {
         "servers": [{"url": "/"}],
         "tags": [
             {"name": "streams", "description": "Create, append, read, delete."},
+            {"name": "sessions", "description": "One stream that carries the messages of many."},
             {"name": "projects", "description": "Tokens, origins and who may read, a project."},
             {"name": "service", "description": "The service itself."},
         ],
@@ -152,6 +153,12 @@ fn variant(operation: &Operation) -> Value {
 fn tag(resource: Resource) -> &'static str {
     match resource {
         Resource::Stream => "streams",
+        Resource::Session
+        | Resource::SessionTouch
+        | Resource::Subscribe
+        | Resource::SubscribeBatch
+        | Resource::Unsubscribe
+        | Resource::Publish => "sessions",
         Resource::Config | Resource::Secrets | Resource::Secret => "projects",
         Resource::Reconcile | Resource::Health | Resource::OpenApi => "service",
     }
@@ -163,7 +170,7 @@ fn security(operation: Operation) -> Value {
         // Nothing at all is enough for what is public.
         (Access::Read, Operation::ReadStream) => json!([{"bearer": []}, {"queryToken": []}, {}]),
         (Access::Read, _) => json!([{"bearer": []}, {}]),
-        (Access::Write | Access::Manage, _) => json!([{"bearer": []}]),
+        (Access::Token | Access::Write | Access::Manage, _) => json!([{"bearer": []}]),
         (Access::Config, _) => json!([{"bearer": []}, {"adminToken": []}]),
         (Access::Admin, _) => json!([{"adminToken": []}]),
     }

@@ -10,13 +10,12 @@
 //! **Invariants.** A record that was read has at least one secret, and [`ProjectRecord`]'s methods
 //! keep it so. No view holds a secret, and neither does `Debug`.
 //!
-//! **Error semantics.** [`parse_body`] answers `INVALID_BODY` with a sentence that names the field
+//! **Error semantics.** [`parse_body`](crate::body::parse_body) answers `INVALID_BODY` with a sentence that names the field
 //! and never its value, since that may be a secret. A record from storage is read with it too; what
 //! a bad one means is the caller's matter.
 //!
 //! **What stays out.** Where records are kept and for how long they are cached.
 
-mod body;
 mod origins;
 #[cfg(test)]
 mod tests;
@@ -30,7 +29,6 @@ use sha2::{Digest, Sha256};
 use crate::limits::{SECRET_BYTES_MAX, SECRET_BYTES_MIN, SECRETS_MAX};
 use crate::name::Project;
 
-pub use body::parse_body;
 pub use origins::AllowedOrigins;
 
 /// A signing secret: [`SECRET_BYTES_MIN`] to [`SECRET_BYTES_MAX`] visible ASCII characters.

@@ -18,6 +18,8 @@ pub enum Access {
     Open,
     /// A token with the scope `read`; none for what is public.
     Read,
+    /// A token with the scope `read`, also where everybody may read.
+    Token,
     /// A token with the scope `write`.
     Write,
     /// A token with the scope `manage`.
@@ -35,6 +37,7 @@ impl Access {
         match self {
             Access::Open => "open",
             Access::Read => "read",
+            Access::Token => "token",
             Access::Write => "write",
             Access::Manage => "manage",
             Access::Config => "config",
@@ -48,6 +51,18 @@ impl Access {
 pub enum Resource {
     /// A stream.
     Stream,
+    /// A session.
+    Session,
+    /// A session's end.
+    SessionTouch,
+    /// What sessions are subscribed to.
+    Subscribe,
+    /// The same, many at a time.
+    SubscribeBatch,
+    /// Ends of subscriptions.
+    Unsubscribe,
+    /// A stream that sessions are subscribed to.
+    Publish,
     /// A project's record.
     Config,
     /// A project's signing secrets.
@@ -66,6 +81,12 @@ impl Resource {
     /// Every resource.
     pub const ALL: &[Resource] = &[
         Resource::Stream,
+        Resource::Session,
+        Resource::SessionTouch,
+        Resource::Subscribe,
+        Resource::SubscribeBatch,
+        Resource::Unsubscribe,
+        Resource::Publish,
         Resource::Config,
         Resource::Secrets,
         Resource::Secret,
@@ -79,6 +100,12 @@ impl Resource {
     pub const fn template(self) -> &'static str {
         match self {
             Resource::Stream => "/v1/{project}/stream/{path}",
+            Resource::Session => "/v1/{project}/session/{session}",
+            Resource::SessionTouch => "/v1/{project}/session/{session}/touch",
+            Resource::Subscribe => "/v1/{project}/subscribe",
+            Resource::SubscribeBatch => "/v1/{project}/subscribe/batch",
+            Resource::Unsubscribe => "/v1/{project}/unsubscribe",
+            Resource::Publish => "/v1/{project}/publish/{path}",
             Resource::Config => "/v1/{project}/config",
             Resource::Secrets => "/v1/{project}/config/secrets",
             Resource::Secret => "/v1/{project}/config/secrets/{id}",
@@ -93,6 +120,12 @@ impl Resource {
     pub const fn of(route: &Route) -> Option<Resource> {
         match route {
             Route::Stream { .. } => Some(Resource::Stream),
+            Route::Session { .. } => Some(Resource::Session),
+            Route::SessionTouch { .. } => Some(Resource::SessionTouch),
+            Route::Subscribe { .. } => Some(Resource::Subscribe),
+            Route::SubscribeBatch { .. } => Some(Resource::SubscribeBatch),
+            Route::Unsubscribe { .. } => Some(Resource::Unsubscribe),
+            Route::Publish { .. } => Some(Resource::Publish),
             Route::Config { .. } => Some(Resource::Config),
             Route::Secrets { .. } => Some(Resource::Secrets),
             Route::Secret { .. } => Some(Resource::Secret),
@@ -109,8 +142,13 @@ impl Resource {
         match self {
             Resource::Stream => "GET, HEAD, POST, PUT, DELETE, OPTIONS",
             Resource::Config => "GET, HEAD, PUT, PATCH, OPTIONS",
-            Resource::Secrets => "POST, OPTIONS",
-            Resource::Secret => "DELETE, OPTIONS",
+            Resource::Session => "GET, HEAD, PUT, DELETE, OPTIONS",
+            Resource::SessionTouch
+            | Resource::Subscribe
+            | Resource::SubscribeBatch
+            | Resource::Publish
+            | Resource::Secrets => "POST, OPTIONS",
+            Resource::Unsubscribe | Resource::Secret => "DELETE, OPTIONS",
             Resource::Reconcile | Resource::Health | Resource::OpenApi => "GET, HEAD, OPTIONS",
         }
     }
@@ -169,6 +207,14 @@ operations! {
     HeadStream "headStream" Stream "HEAD" Read "Tell a stream's metadata."
     DeleteStream "deleteStream" Stream "DELETE" Write "Delete a stream."
     StreamStats "streamStats" Stream "GET" Manage "Tell what a stream holds and who reads it (`?stats`)."
+    CreateSession "createSession" Session "PUT" Write "Create a session, or confirm that it exists."
+    ShowSession "showSession" Session "GET" Token "Show a session and what it is subscribed to."
+    DeleteSession "deleteSession" Session "DELETE" Write "Delete a session, its stream and its subscriptions."
+    TouchSession "touchSession" SessionTouch "POST" Token "Move a session's end."
+    Subscribe "subscribe" Subscribe "POST" Write "Subscribe a session to a stream; it is made if it is not there."
+    SubscribeBatch "subscribeBatch" SubscribeBatch "POST" Write "Subscribe a session to many streams."
+    Unsubscribe "unsubscribe" Unsubscribe "DELETE" Write "End a session's subscription to a stream."
+    Publish "publish" Publish "POST" Write "Append to a stream, and tell what became of it at its subscribers."
     ReadConfig "readConfig" Config "GET" Config "Show a project, without its secrets."
     CreateProject "createProject" Config "PUT" Admin "Create a project."
     ChangeConfig "changeConfig" Config "PATCH" Config "Change a project's origins, or whether it is public."
@@ -188,6 +234,8 @@ pub enum NoOperation {
     NoMethod(Resource),
     /// Clients may not write there.
     Reserved,
+    /// Nothing is published to a session's own stream.
+    SourceIsSession,
 }
 
 impl Operation {
@@ -205,12 +253,26 @@ impl Operation {
             _ => Operation::find(resource, method),
         };
         let operation = found.ok_or(NoOperation::NoMethod(resource))?;
-        let Route::Stream { reserved: Some(reserved), .. } = route else { return Ok(operation) };
+        let (Route::Stream { reserved: Some(reserved), .. }
+        | Route::Publish { reserved: Some(reserved), .. }) = route
+        else {
+            return Ok(operation);
+        };
         match (operation.access(), reserved) {
+            (_, Reserved::Session) if operation == Operation::Publish => {
+                Err(NoOperation::SourceIsSession)
+            }
             (Access::Write, _) => Err(NoOperation::Reserved),
             (_, Reserved::Session) => Ok(operation),
             (_, Reserved::Subscriptions) => Err(NoOperation::NoResource),
         }
+    }
+
+    /// Whether the streams that it acts on stand in the body: whoever reads that checks whether the
+    /// caller's token covers them.
+    #[must_use]
+    pub const fn names_streams_in_body(self) -> bool {
+        matches!(self, Operation::Subscribe | Operation::SubscribeBatch | Operation::Unsubscribe)
     }
 
     fn find(resource: Resource, method: &str) -> Option<Operation> {
@@ -224,9 +286,15 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    const PATHS: [(&str, Option<Resource>); 9] = [
+    const PATHS: [(&str, Option<Resource>); 15] = [
         ("/v1/p/stream/a/b", Some(Resource::Stream)),
         ("/v1/stream/a", Some(Resource::Stream)),
+        ("/v1/p/session/a", Some(Resource::Session)),
+        ("/v1/p/session/a/touch", Some(Resource::SessionTouch)),
+        ("/v1/p/subscribe", Some(Resource::Subscribe)),
+        ("/v1/p/subscribe/batch", Some(Resource::SubscribeBatch)),
+        ("/v1/p/unsubscribe", Some(Resource::Unsubscribe)),
+        ("/v1/p/publish/a/b", Some(Resource::Publish)),
         ("/v1/p/config", Some(Resource::Config)),
         ("/v1/p/config/secrets", Some(Resource::Secrets)),
         ("/v1/p/config/secrets/00ff", Some(Resource::Secret)),
@@ -279,6 +347,10 @@ mod tests {
             assert_eq!(of("/v1/p/stream/session/a", method), Err(NoOperation::Reserved));
             assert_eq!(of("/v1/p/stream/__ds/a", method), Err(NoOperation::Reserved));
         }
+        assert_eq!(of("/v1/p/publish/session/a", "POST"), Err(NoOperation::SourceIsSession));
+        assert_eq!(of("/v1/p/publish/__ds/a", "POST"), Err(NoOperation::Reserved));
+        assert_eq!(of("/v1/p/publish/a", "GET"), Err(NoOperation::NoMethod(Resource::Publish)));
+        assert_eq!(of("/v1/p/session/a", "POST"), Err(NoOperation::NoMethod(Resource::Session)));
         assert_eq!(of("/v1/p/stream/session/a", "GET"), Ok(Operation::ReadStream));
         assert_eq!(of("/v1/p/stream/__ds/a", "GET"), Err(NoOperation::NoResource));
     }

@@ -2,6 +2,7 @@
 //! platform looks for.
 
 use durable_streams_core::edge::{self, Admitted, Exchange};
+use durable_streams_subscription::edge as sessions;
 use js_sys::Promise;
 use protocol::routes::Operation;
 use wasm_bindgen::prelude::*;
@@ -27,6 +28,13 @@ fn dispatch(admitted: &Admitted) -> Result<Promise, JsValue> {
         | Operation::HeadStream
         | Operation::DeleteStream => edge::stream(admitted),
         Operation::StreamStats => edge::stats(admitted),
+        Operation::CreateSession
+        | Operation::ShowSession
+        | Operation::TouchSession
+        | Operation::DeleteSession => sessions::session(admitted),
+        Operation::Subscribe | Operation::SubscribeBatch => Ok(sessions::subscribe(admitted)),
+        Operation::Unsubscribe => Ok(sessions::unsubscribe(admitted)),
+        Operation::Publish => sessions::publish(admitted),
         Operation::ReadConfig
         | Operation::CreateProject
         | Operation::ChangeConfig

@@ -18,7 +18,7 @@ pub(crate) const AUDIENCE_HEADER: &str = "x-durable-streams-audience";
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Audience {
+pub enum Audience {
     /// A caller who may do what the request asks for.
     Authorised,
     /// Anybody: public streams may be read, and nothing else.

@@ -4,6 +4,8 @@
 //! Both are one crossing between wasm and JavaScript: see `exchange.js`. A request that nobody needs
 //! to change is passed on as it came.
 
+use std::borrow::Cow;
+
 use js_sys::Promise;
 use protocol::error::ErrorCode;
 use protocol::limits::{REQUEST_HEADERS_BYTES_MAX, URL_BYTES_MAX};
@@ -39,28 +41,31 @@ extern "C" {
 /// A request of a client.
 pub struct Exchange {
     /// The platform's request; its body is unread.
-    pub(crate) request: web_sys::Request,
+    pub request: web_sys::Request,
     /// The bindings.
-    pub(crate) env: Env,
+    pub env: Env,
     /// The invocation's context.
-    pub(crate) context: JsValue,
+    pub context: JsValue,
     /// What was taken from the request.
-    pub(crate) preamble: Preamble,
+    pub preamble: Preamble,
     /// The platform's, or one made up.
     id: String,
     started_ms: f64,
 }
 
 /// What the edge reads of a request.
-pub(crate) struct Preamble {
-    pub(crate) method: String,
-    pub(crate) url: String,
+pub struct Preamble {
+    /// As it came.
+    pub method: String,
+    /// As it came; it may hold a token.
+    pub url: String,
     header_bytes: u64,
     pub(crate) origin: Option<String>,
     pub(crate) authorization: Option<String>,
     pub(crate) subprotocols: Option<String>,
     pub(crate) forked_from: Option<String>,
-    pub(crate) trace: Option<TraceParent>,
+    /// `traceparent`, if it is well-formed.
+    pub trace: Option<TraceParent>,
     ray: Option<String>,
     /// The client's address, where the platform tells it.
     pub(crate) address: Option<String>,
@@ -119,7 +124,7 @@ pub(crate) struct Told<'a> {
     /// Id of the operation, or what the request failed to be.
     pub(crate) operation: &'static str,
     pub(crate) project: Option<&'a str>,
-    pub(crate) path: Option<&'a str>,
+    pub(crate) path: Option<Cow<'a, str>>,
     /// Why the edge refused it.
     pub(crate) code: Option<ErrorCode>,
 }
@@ -169,7 +174,7 @@ impl Exchange {
             self.id.as_str(),
             told.operation,
             told.project.unwrap_or_default(),
-            told.path.unwrap_or_default(),
+            told.path.as_deref().unwrap_or_default(),
             &trace,
             cors.allowed().unwrap_or_default(),
             told.code.map(ErrorCode::as_str).unwrap_or_default(),

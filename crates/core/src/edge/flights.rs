@@ -152,6 +152,12 @@ pub(super) fn note_write(promise: &Promise, stream: &str, is_append: bool) -> Pr
     WROTE.with(|wrote| noted(promise, stream, is_append, wrote))
 }
 
+/// The same promise of the answer to an append; before the client sees it, nothing older is handed
+/// out to those who ask through this isolate from then on. `stream` is an object name.
+pub fn note_append(promise: &Promise, stream: &str) -> Promise {
+    note_write(promise, stream, true)
+}
+
 /// Keeps a request's work going when its client has left.
 pub(super) fn keep_alive(context: &js::Context, promise: &Promise) {
     // Without it the work ends with the client, and those who wait begin again.

@@ -1,6 +1,7 @@
 //! Who may do what: the one place where a request is admitted or refused.
 //!
-//! Every stream that a request names is looked at here, the source of a fork among them. What a
+//! Every stream that a request names is looked at here, the source of a fork among them; but those
+//! that stand in a body only whoever reads that can look at, with [`Caller::permits`]. What a
 //! stream's own flag decides (`Stream-Public`) the object says: the edge only marks the request as
 //! anonymous.
 //!
@@ -16,7 +17,7 @@ use protocol::percent::decode_value;
 use protocol::registry::ProjectRecord;
 use protocol::routes::{Access, Operation};
 use protocol::time::UnixMillis;
-use protocol::token::{Claims, Scope, constant_time_eq, verify};
+use protocol::token::{Claims, Denied, Scope, StreamPattern, constant_time_eq, verify};
 use protocol::ws::offered_token;
 
 use super::audience::Audience;
@@ -30,7 +31,7 @@ const JUDGED_MS: u64 = 3_600_000;
 
 /// What an admitted caller may do with the stream that it named.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Caller {
+pub struct Caller {
     /// How the stream's object is to treat it.
     pub(crate) audience: Audience,
     /// Whether appends over its socket are taken.
@@ -41,6 +42,8 @@ pub(crate) struct Caller {
     pub(crate) until: Option<UnixMillis>,
     /// What stands for its token where it is counted: never the token.
     pub(crate) token_id: Option<String>,
+    /// The streams that its token covers; `None`: all of the project.
+    streams: Option<StreamPattern>,
 }
 
 impl Caller {
@@ -52,13 +55,25 @@ impl Caller {
         Self { until: Some(now.saturating_add_ms(JUDGED_MS)), ..Self::with(audience, false) }
     }
 
+    /// Whether its token covers a stream that is named in the request's body, which the gate has not
+    /// seen.
+    ///
+    /// # Errors
+    /// `FORBIDDEN`.
+    pub fn permits(&self, stream: &StreamPath) -> Result<(), Failure> {
+        match &self.streams {
+            Some(pattern) if !pattern.matches(stream) => Err(forbidden(&sentence(Denied::Stream))),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether it has shown no token where one could be asked for.
     pub(crate) fn is_anonymous(&self) -> bool {
         self.until.is_some() && self.token_id.is_none()
     }
 
     const fn with(audience: Audience, can_write: bool) -> Self {
-        Self { audience, can_write, is_public: true, until: None, token_id: None }
+        Self { audience, can_write, is_public: true, until: None, token_id: None, streams: None }
     }
 }
 
@@ -107,6 +122,7 @@ pub(crate) fn admit(
         is_public: record.is_public,
         until: Some(expires.min(now.saturating_add_ms(JUDGED_MS))),
         token_id: Some(token_id(&token)),
+        streams: claims.streams,
     })
 }
 
@@ -114,12 +130,17 @@ pub(crate) fn admit(
 fn covers(question: &Question<'_>, project: &Project, claims: &Claims) -> Result<(), Failure> {
     let needed = match question.operation.access() {
         Access::Open => return Ok(()),
-        Access::Read => Scope::Read,
+        Access::Read | Access::Token => Scope::Read,
         Access::Write => Scope::Write,
         Access::Manage | Access::Config => Scope::Manage,
         Access::Admin => return Err(forbidden("This takes the deployment's admin token.")),
     };
-    claims.permit(project, question.stream, needed).map_err(|denied| forbidden(&sentence(denied)))
+    let permitted = if question.operation.names_streams_in_body() {
+        claims.permit_some(project, needed)
+    } else {
+        claims.permit(project, question.stream, needed)
+    };
+    permitted.map_err(|denied| forbidden(&sentence(denied)))
 }
 
 /// Whether the claims also cover the source of a fork. A source in another project does not exist

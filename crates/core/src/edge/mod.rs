@@ -45,15 +45,15 @@ use crate::projects;
 use crate::reconcile;
 use crate::request::{Headers, Mode, ReadQuery, split_url};
 use crate::respond::{Body, Reply};
-pub(crate) use audience::Audience;
-pub use exchange::Exchange;
-use gate::Caller;
-use objects::call_object;
-pub(crate) use objects::{forward, unavailable};
+pub use audience::Audience;
+pub use exchange::{Exchange, Preamble};
+pub use flights::note_append;
+pub use gate::Caller;
+pub(crate) use objects::no_answer;
+pub use objects::{
+    SESSION_BINDING, STREAM_BINDING, SUBSCRIPTION_BINDING, call_object, forward, forward_to,
+};
 pub use serve::{Admitted, Dispatch, serve};
-
-/// Name of the Durable Object binding of streams.
-pub const STREAM_BINDING: &str = "STREAM";
 
 /// Where an object tells its statistics.
 const STATS_URL: &str = "http://object/internal/stats";
@@ -68,13 +68,13 @@ pub fn stream(admitted: &Admitted) -> Result<Promise, JsValue> {
     let Admitted { operation, exchange, caller, .. } = admitted;
     let (object, env) = (admitted.object()?, &exchange.env);
     if !matches!(operation, Operation::ReadStream | Operation::HeadStream) {
-        let promise = call_object(&exchange.request, &object, env)?;
+        let promise = call_object(STREAM_BINDING, &exchange.request, &object, env)?;
         let is_append = *operation == Operation::AppendStream;
         return Ok(flights::note_write(&promise, &object, is_append));
     }
     let request = read_request(exchange, caller.audience)?;
     if *operation == Operation::HeadStream {
-        return call_object(&request, &object, env);
+        return call_object(STREAM_BINDING, &request, &object, env);
     }
     // A malformed query is the object's to refuse: first comes whether there is a stream.
     let query = ReadQuery::parse(exchange.preamble.query()).ok();
@@ -84,7 +84,7 @@ pub fn stream(admitted: &Admitted) -> Result<Promise, JsValue> {
         query.mode != Mode::CatchUp || shares
     };
     let Some(query) = query.filter(is_ours) else {
-        return Ok(completed(call_object(&request, &object, env)?, env.clone()));
+        return Ok(completed(call_object(STREAM_BINDING, &request, &object, env)?, env.clone()));
     };
     // The gate's, or the client's own.
     let audience = Audience::of(&Headers(request.headers()));
@@ -245,7 +245,7 @@ pub fn reconcile(admitted: &Admitted) -> Promise {
 /// What the platform throws when the object cannot be called.
 pub fn stats(admitted: &Admitted) -> Result<Promise, JsValue> {
     let request = web_sys::Request::new_with_str(STATS_URL)?;
-    call_object(&request, &admitted.object()?, &admitted.exchange.env)
+    call_object(STREAM_BINDING, &request, &admitted.object()?, &admitted.exchange.env)
 }
 
 /// The admin API: see [`crate::projects`].

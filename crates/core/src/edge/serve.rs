@@ -8,6 +8,7 @@
 //! limiter, a request reaches its object in the turn in which it came. Refusals on the way are
 //! completed, logged and counted like every other answer.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use js_sys::Promise;
@@ -36,8 +37,10 @@ pub struct Admitted {
     pub operation: Operation,
     /// Of what.
     pub route: Route,
-    pub(crate) exchange: Exchange,
-    pub(crate) caller: Caller,
+    /// The request.
+    pub exchange: Exchange,
+    /// Who asks.
+    pub caller: Caller,
 }
 
 /// Does what an admitted request asks for. A rejection becomes a 503.
@@ -134,6 +137,10 @@ impl Asked {
                     let message = "This path is reserved for the service.";
                     Failure::new(ErrorCode::Reserved, message)
                 }
+                NoOperation::SourceIsSession => {
+                    let message = "The stream of a session is no source.";
+                    Failure::new(ErrorCode::SourceIsSession, message)
+                }
             },
         )
     }
@@ -143,15 +150,10 @@ impl Asked {
         operation: Operation,
         record: Option<&ProjectRecord>,
     ) -> Result<Caller, Failure> {
-        let question = Question { operation, project: self.route.project(), stream: self.path() };
+        let stream = self.route.stream_path();
+        let project = self.route.project();
+        let question = Question { operation, project, stream: stream.as_deref() };
         gate::admit(&question, &self.exchange.preamble, &self.config, record, js::now())
-    }
-
-    fn path(&self) -> Option<&protocol::name::StreamPath> {
-        match &self.route {
-            Route::Stream { name, .. } => Some(&name.path),
-            _ => None,
-        }
     }
 
     /// Answers, once it is known what the registry says, and whether the caller asks too often
@@ -225,9 +227,10 @@ impl Admitted {
 }
 
 fn told<'a>(route: &'a Route, operation: &'static str) -> Told<'a> {
-    let path = match route {
-        Route::Stream { name, .. } => Some(name.path.as_str()),
-        _ => None,
+    let path = match route.stream_path() {
+        Some(Cow::Borrowed(path)) => Some(Cow::Borrowed(path.as_str())),
+        Some(Cow::Owned(path)) => Some(Cow::Owned(path.to_string())),
+        None => None,
     };
     let project = route.project().map(|project| project.as_str());
     Told { operation, project, path, code: None }
@@ -274,6 +277,7 @@ fn bad_name(error: &NameError) -> Failure {
     let code = match error {
         NameError::UrlTooLong => ErrorCode::UriTooLong,
         NameError::InvalidProject => ErrorCode::InvalidProject,
+        NameError::InvalidSession => ErrorCode::InvalidSession,
         _ => ErrorCode::InvalidPath,
     };
     ApiError::new(code, sentence(error)).into()

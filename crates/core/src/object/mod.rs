@@ -53,19 +53,18 @@ use forks::ForkInProgress;
 use readers::Readers;
 pub(crate) use readers::{READER_OFFSET, STREAM_LASTS};
 use rotation::Uploading;
-pub use sql::JsBytes;
-pub(crate) use sql::ObjectDatabase;
+pub use sql::{JsBytes, ObjectDatabase};
 use timing::Timing;
 
 type ObjectStream = Stream<SqlLog<ObjectDatabase>>;
 
 /// Prefix of the paths by which objects talk to each other. The edge passes on paths under `/v1/`
 /// only, so no client reaches them.
-pub(crate) const INTERNAL: &str = "/internal/";
+pub const INTERNAL: &str = "/internal/";
 
 /// Method of internal calls with a body. No client's request with it reaches an object, so that a
 /// POST is always an append.
-pub(crate) const INTERNAL_METHOD: &str = "PATCH";
+pub const INTERNAL_METHOD: &str = "PATCH";
 
 /// How long a duty may be overdue before a fresh instance doubts that the alarm is set.
 const OVERDUE_MS: u64 = 60_000;

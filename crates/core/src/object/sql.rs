@@ -61,14 +61,14 @@ impl Blob for JsBytes {
 }
 
 /// The SQLite database of one object.
-pub(crate) struct ObjectDatabase {
+pub struct ObjectDatabase {
     storage: Storage,
     sql: Sql,
 }
 
 impl ObjectDatabase {
     /// The database behind `ctx.storage`.
-    pub(crate) fn new(storage: Storage) -> Self {
+    pub fn new(storage: Storage) -> Self {
         let sql = storage.sql();
         Self { storage, sql }
     }

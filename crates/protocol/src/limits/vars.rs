@@ -4,12 +4,16 @@ use std::fmt;
 
 use super::{
     BODY_BYTES_CEILING, BODY_BYTES_MAX, BODY_TIMEOUT_MS, EDGE_CACHE_SECONDS,
-    EDGE_CACHE_SECONDS_CEILING, LONG_POLL_TIMEOUT_MS, READ_CHUNK_BYTES, READ_CHUNK_BYTES_CEILING,
-    READERS_CEILING, READERS_MAX, SEGMENT_APPENDS, SEGMENT_APPENDS_CEILING, SEGMENT_BYTES,
-    SEGMENT_BYTES_CEILING, SEGMENT_GRACE_MS, SLOW_READER_TIMEOUT_MS, SSE_LIFETIME_MS,
-    STREAM_BYTES_CEILING, STREAM_BYTES_MAX, WAITERS_MAX, WS_FRAMES_PER_MINUTE,
-    WS_FRAMES_PER_MINUTE_CEILING, WS_MESSAGE_BYTES_CEILING, WS_MESSAGE_BYTES_MAX,
-    WS_UNACKED_CEILING, WS_UNACKED_MAX,
+    EDGE_CACHE_SECONDS_CEILING, FANOUT_CONCURRENCY, FANOUT_CONCURRENCY_CEILING, FANOUT_DEADLINE_MS,
+    FANOUT_DEADLINE_MS_CEILING, FANOUT_HOLD_MAX_MS, FANOUT_HOLD_MAX_MS_CEILING,
+    FANOUT_INLINE_CEILING, FANOUT_INLINE_MAX, LONG_POLL_TIMEOUT_MS, READ_CHUNK_BYTES,
+    READ_CHUNK_BYTES_CEILING, READERS_CEILING, READERS_MAX, SEGMENT_APPENDS,
+    SEGMENT_APPENDS_CEILING, SEGMENT_BYTES, SEGMENT_BYTES_CEILING, SEGMENT_GRACE_MS,
+    SESSION_SUBSCRIPTIONS_CEILING, SESSION_SUBSCRIPTIONS_MAX, SESSION_TTL_SECONDS,
+    SESSION_TTL_SECONDS_CEILING, SHARD_MEMBERS_CEILING, SHARD_MEMBERS_MAX, SHARDS_CEILING,
+    SHARDS_MAX, SLOW_READER_TIMEOUT_MS, SSE_LIFETIME_MS, STREAM_BYTES_CEILING, STREAM_BYTES_MAX,
+    WAITERS_MAX, WS_FRAMES_PER_MINUTE, WS_FRAMES_PER_MINUTE_CEILING, WS_MESSAGE_BYTES_CEILING,
+    WS_MESSAGE_BYTES_MAX, WS_UNACKED_CEILING, WS_UNACKED_MAX,
 };
 use crate::decimal;
 
@@ -95,6 +99,23 @@ limits! {
     /// Milliseconds that a WebSocket client may leave its buffer full: see
     /// [`SLOW_READER_TIMEOUT_MS`].
     slow_reader_timeout_ms = SLOW_READER_TIMEOUT_MS in 1..=3_600_000;
+    /// Seconds without a reader after which a session ends: see [`SESSION_TTL_SECONDS`].
+    session_ttl_seconds = SESSION_TTL_SECONDS in 1..=SESSION_TTL_SECONDS_CEILING;
+    /// Subscriptions of a session: see [`SESSION_SUBSCRIPTIONS_MAX`].
+    session_subscriptions_max = SESSION_SUBSCRIPTIONS_MAX in 1..=SESSION_SUBSCRIPTIONS_CEILING;
+    /// Subscribers that a publish waits for: see [`FANOUT_INLINE_MAX`].
+    fanout_inline_max = FANOUT_INLINE_MAX in 1..=FANOUT_INLINE_CEILING;
+    /// Deliveries of a shard at once: see [`FANOUT_CONCURRENCY`].
+    fanout_concurrency = FANOUT_CONCURRENCY in 1..=FANOUT_CONCURRENCY_CEILING;
+    /// Milliseconds of one delivery: see [`FANOUT_DEADLINE_MS`].
+    fanout_deadline_ms = FANOUT_DEADLINE_MS in 10..=FANOUT_DEADLINE_MS_CEILING;
+    /// Subscribers of a shard: see [`SHARD_MEMBERS_MAX`].
+    shard_members_max = SHARD_MEMBERS_MAX in 1..=SHARD_MEMBERS_CEILING;
+    /// Shards of a source: see [`SHARDS_MAX`].
+    shards_max = SHARDS_MAX in 1..=SHARDS_CEILING;
+    /// Milliseconds that the bytes of an ended source are kept for its subscribers: see
+    /// [`FANOUT_HOLD_MAX_MS`].
+    fanout_hold_max_ms = FANOUT_HOLD_MAX_MS in 1..=FANOUT_HOLD_MAX_MS_CEILING;
 }
 
 /// A variable whose value is no decimal integer in its range.
@@ -159,24 +180,33 @@ mod tests {
 
     #[test]
     fn each_variable_sets_its_field() {
-        let index = |name: &str| Some((NAMES.iter().position(|n| *n == name)? + 1).to_string());
+        // One of the ranges begins at 10.
+        let index = |name: &str| Some((NAMES.iter().position(|n| *n == name)? + 10).to_string());
         let expected = Limits {
-            long_poll_timeout_ms: 1,
-            sse_lifetime_ms: 2,
-            waiters_max: 3,
-            readers_max: 4,
-            body_bytes_max: 5,
-            body_timeout_ms: 6,
-            read_chunk_bytes: 7,
-            stream_bytes_max: 8,
-            segment_bytes: 9,
-            segment_appends: 10,
-            segment_grace_ms: 11,
-            edge_cache_seconds: 12,
-            ws_message_bytes_max: 13,
-            ws_unacked_max: 14,
-            ws_frames_per_minute: 15,
-            slow_reader_timeout_ms: 16,
+            long_poll_timeout_ms: 10,
+            sse_lifetime_ms: 11,
+            waiters_max: 12,
+            readers_max: 13,
+            body_bytes_max: 14,
+            body_timeout_ms: 15,
+            read_chunk_bytes: 16,
+            stream_bytes_max: 17,
+            segment_bytes: 18,
+            segment_appends: 19,
+            segment_grace_ms: 20,
+            edge_cache_seconds: 21,
+            ws_message_bytes_max: 22,
+            ws_unacked_max: 23,
+            ws_frames_per_minute: 24,
+            slow_reader_timeout_ms: 25,
+            session_ttl_seconds: 26,
+            session_subscriptions_max: 27,
+            fanout_inline_max: 28,
+            fanout_concurrency: 29,
+            fanout_deadline_ms: 30,
+            shard_members_max: 31,
+            shards_max: 32,
+            fanout_hold_max_ms: 33,
         };
         assert_eq!(Limits::from_vars(index), Ok(expected));
     }

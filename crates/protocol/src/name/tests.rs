@@ -73,6 +73,65 @@ fn other_urls() {
 }
 
 #[test]
+fn urls_of_sessions() {
+    let project = || Project::parse("p").unwrap();
+    let session = |text: &str| SessionId::parse(text).unwrap();
+    let long = "s".repeat(SESSION_ID_BYTES_MAX);
+    for (segment, id) in
+        [("a:b.c-d_e", "a:b.c-d_e"), ("a%3Ab", "a:b"), ("...", "..."), (&long, &long)]
+    {
+        let (project, session) = (project(), session(id));
+        let route = Route::parse(&format!("/v1/p/session/{segment}")).unwrap();
+        assert_eq!(route.stream_path().unwrap().as_str(), format!("session/{id}"));
+        assert_eq!(route, Route::Session { project: project.clone(), session: session.clone() });
+        let route = Route::parse(&format!("/v1/p/session/{segment}/touch")).unwrap();
+        assert_eq!(route, Route::SessionTouch { project, session });
+    }
+    let id = session("a:b");
+    assert_eq!(id.object_name(&project()), "p/a:b");
+    assert_eq!(id.stream(&project()).url_path(), "/v1/p/stream/session/a%3Ab");
+    assert_eq!(id.stream_path(), StreamPath::from_decoded("session/a:b").unwrap());
+    let longer = format!("{long}s");
+    for segment in ["", ".", "..", "%2e%2E", "a%2Fb", "a%20b", "a+b", "é", "%C3%A9", "a%", &longer]
+    {
+        let expected = Err(NameError::InvalidSession);
+        assert_eq!(Route::parse(&format!("/v1/p/session/{segment}")), expected, "{segment}");
+        assert_eq!(Route::parse(&format!("/v1/p/session/{segment}/touch")), expected, "{segment}");
+    }
+    for path in ["session", "session/a/b", "session/a/touch/", "session/a/"] {
+        assert_eq!(Route::parse(&format!("/v1/p/{path}")), Ok(Route::NotFound), "{path}");
+    }
+    assert_eq!(Route::parse("/v1/p.q/session/a"), Err(NameError::InvalidProject));
+}
+
+#[test]
+fn urls_of_publishing_and_subscribing() {
+    let project = Project::parse("p").unwrap();
+    for (path, route) in [
+        ("subscribe", Route::Subscribe { project: project.clone() }),
+        ("subscribe/batch", Route::SubscribeBatch { project: project.clone() }),
+        ("unsubscribe", Route::Unsubscribe { project: project.clone() }),
+        ("subscribe/", Route::NotFound),
+        ("subscribe/batch/", Route::NotFound),
+        ("unsubscribe/a", Route::NotFound),
+        ("publish", Route::NotFound),
+        ("publish/a/b%20c", Route::Publish { name: stream("p", "a/b c"), reserved: None }),
+        (
+            "publish/session/a",
+            Route::Publish { name: stream("p", "session/a"), reserved: Some(Reserved::Session) },
+        ),
+    ] {
+        assert_eq!(Route::parse(&format!("/v1/p/{path}")), Ok(route), "{path}");
+    }
+    assert_eq!(Route::parse("/v1/p/publish/"), Err(NameError::PathEmpty));
+    assert_eq!(Route::parse("/v1/p/publish/a//b"), Err(NameError::EmptySegment));
+    // There is no form without a project: these are projects of those names.
+    for path in ["/v1/subscribe", "/v1/publish/a", "/v1/session/a"] {
+        assert_eq!(Route::parse(path), Ok(Route::NotFound), "{path}");
+    }
+}
+
+#[test]
 fn names_that_are_not_allowed() {
     let long_project = format!("/v1/{}/stream/a", "p".repeat(65));
     let long_path = format!("/v1/stream/{}", "a".repeat(513));

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::error::{Detail, ErrorCode};
 use crate::registry::{AddSecret, ChangeProject, CreateProject};
 use crate::routes::Operation;
+use crate::sessions::{CreateSessionBody, SubscribeBatchBody, SubscribeBody, UnsubscribeBody};
 
 /// What [`crate::error::ApiError::body`] writes.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -63,12 +64,19 @@ pub(super) fn request(operation: Operation, schemas: &mut SchemaGenerator) -> Op
         Operation::CreateStream => {
             return Some(content("The first content. What is no JSON value makes no JSON stream."));
         }
-        Operation::AppendStream => {
+        Operation::AppendStream | Operation::Publish => {
             return Some(content(
                 "What is appended, in the stream's media type. An array on a JSON stream is a batch \
                  of messages. Empty only to close.",
             ));
         }
+        Operation::CreateSession => {
+            let schema = schema_of::<CreateSessionBody>(schemas);
+            return Some(json!({"content": {"application/json": {"schema": schema}}}));
+        }
+        Operation::Subscribe => schema_of::<SubscribeBody>(schemas),
+        Operation::SubscribeBatch => schema_of::<SubscribeBatchBody>(schemas),
+        Operation::Unsubscribe => schema_of::<UnsubscribeBody>(schemas),
         Operation::CreateProject => schema_of::<CreateProject>(schemas),
         Operation::ChangeConfig => schema_of::<ChangeProject>(schemas),
         Operation::AddSecret => schema_of::<AddSecret>(schemas),

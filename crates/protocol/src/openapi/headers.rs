@@ -43,7 +43,7 @@ pub(super) fn components() -> Map<String, Value> {
 type Header = (&'static str, bool, bool, Value, &'static str);
 
 fn every() -> Vec<Header> {
-    [of_streams(), of_errors()].into_iter().flatten().collect()
+    [of_streams(), of_publishing(), of_errors()].into_iter().flatten().collect()
 }
 
 fn of_streams() -> Vec<Header> {
@@ -81,9 +81,20 @@ fn of_streams() -> Vec<Header> {
             "Whether the edge had it: `hit`, `coalesced`, `miss` or `bypass`.",
         ),
         ("ETag", true, true, text(), "Names exactly these bytes."),
-        ("Location", true, false, text(), "URL of the stream."),
+        ("Location", true, false, text(), "URL of what was created."),
         ("Producer-Epoch", false, true, integer(), "The producer's current epoch."),
         ("Producer-Seq", false, true, integer(), "The highest accepted."),
+    ]
+}
+
+fn of_publishing() -> Vec<Header> {
+    let integer = || json!({"type": "integer", "minimum": 0});
+    let mode = json!({"enum": ["inline", "queued", "deferred"]});
+    vec![
+        ("Stream-Fanout-Count", false, true, integer(), "Subscribers."),
+        ("Stream-Fanout-Successes", false, true, integer(), "Those that have it."),
+        ("Stream-Fanout-Failures", false, true, integer(), "Those that will get it later."),
+        ("Stream-Fanout-Mode", false, true, mode, "How the rest is delivered."),
     ]
 }
 

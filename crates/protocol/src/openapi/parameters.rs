@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 
 use super::reference;
 use crate::limits::{
-    PRODUCER_ID_BYTES_MAX, PROJECT_BYTES_MAX, SAFE_INTEGER_MAX, STREAM_PATH_BYTES_MAX,
-    STREAM_SEQ_BYTES_MAX, TTL_SECONDS_MAX,
+    PRODUCER_ID_BYTES_MAX, PROJECT_BYTES_MAX, SAFE_INTEGER_MAX, SESSION_ID_BYTES_MAX,
+    STREAM_PATH_BYTES_MAX, STREAM_SEQ_BYTES_MAX, TTL_SECONDS_MAX,
 };
 use crate::routes::{Operation, Resource};
 
@@ -24,8 +24,14 @@ enum Place {
 /// References to the parameters in the URL path.
 pub(super) fn of_path(resource: Resource) -> Value {
     let keys: &[&str] = match resource {
-        Resource::Stream => &["project", "path"],
-        Resource::Config | Resource::Secrets | Resource::Reconcile => &["project"],
+        Resource::Stream | Resource::Publish => &["project", "path"],
+        Resource::Session | Resource::SessionTouch => &["project", "session"],
+        Resource::Subscribe
+        | Resource::SubscribeBatch
+        | Resource::Unsubscribe
+        | Resource::Config
+        | Resource::Secrets
+        | Resource::Reconcile => &["project"],
         Resource::Secret => &["project", "id"],
         Resource::Health | Resource::OpenApi => &[],
     };
@@ -44,7 +50,7 @@ pub(super) fn of_operation(operation: Operation) -> Vec<Value> {
             "Stream-Fork-Offset",
             "Stream-Fork-Sub-Offset",
         ],
-        Operation::AppendStream => {
+        Operation::AppendStream | Operation::Publish => {
             &["Stream-Closed", "Stream-Seq", "Producer-Id", "Producer-Epoch", "Producer-Seq"]
         }
         Operation::ReadStream => &["offset", "live", "cursor", "credit", "stats", "If-None-Match"],
@@ -92,6 +98,16 @@ fn in_path() -> Vec<Named> {
     vec![
         parameter(Place::Path, "project", project, "The project."),
         path,
+        parameter(
+            Place::Path,
+            "session",
+            json!({
+                "type": "string",
+                "pattern": format!("^[A-Za-z0-9_:.-]{{1,{SESSION_ID_BYTES_MAX}}}$"),
+                "not": {"enum": [".", ".."]},
+            }),
+            "The session.",
+        ),
         parameter(
             Place::Path,
             "id",

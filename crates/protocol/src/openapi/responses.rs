@@ -13,6 +13,7 @@ use crate::health::Health;
 use crate::reconcile::ReconcileReport;
 use crate::registry::{ProjectView, SecretView};
 use crate::routes::Operation;
+use crate::sessions::{BatchBody, SessionBody, SubscribedBody, TouchedBody, UnsubscribedBody};
 use crate::stats::StreamStats;
 
 /// Media types, each with its schema.
@@ -23,7 +24,39 @@ pub(super) fn successes(operation: Operation, schemas: &mut SchemaGenerator) -> 
     let of_json = |schema: Value| Some(json!({"application/json": {"schema": schema}}));
     let answers = match operation {
         Operation::CreateStream => creations(),
-        Operation::AppendStream => appends(),
+        Operation::AppendStream => appends(&[]),
+        Operation::Publish => appends(&[
+            ("Stream-Fanout-Count", false),
+            ("Stream-Fanout-Successes", false),
+            ("Stream-Fanout-Failures", false),
+            ("Stream-Fanout-Mode", false),
+        ]),
+        Operation::CreateSession => {
+            let view = of_json(schema_of::<SessionBody>(schemas));
+            let created = [("Location", true)];
+            vec![
+                response(200, "It existed, with the same configuration.", &[], view.clone()),
+                response(201, "Created.", &created, view),
+            ]
+        }
+        Operation::ShowSession => {
+            vec![response(200, "The session.", &[], of_json(schema_of::<SessionBody>(schemas)))]
+        }
+        Operation::TouchSession => {
+            vec![response(200, "Its new end.", &[], of_json(schema_of::<TouchedBody>(schemas)))]
+        }
+        Operation::DeleteSession => vec![response(204, "Deleted.", &[], None)],
+        Operation::Subscribe => {
+            vec![response(200, "Subscribed.", &[], of_json(schema_of::<SubscribedBody>(schemas)))]
+        }
+        Operation::SubscribeBatch => {
+            let results = of_json(schema_of::<BatchBody>(schemas));
+            vec![response(200, "What became of each.", &[], results)]
+        }
+        Operation::Unsubscribe => {
+            let ended = of_json(schema_of::<UnsubscribedBody>(schemas));
+            vec![response(200, "There is no such subscription any more.", &[], ended)]
+        }
         Operation::ReadStream | Operation::StreamStats => reads(schemas),
         Operation::HeadStream => vec![metadata()],
         Operation::DeleteStream => vec![response(204, "Deleted; the path is free.", &[], None)],
@@ -80,13 +113,15 @@ fn creations() -> Vec<(String, Value)> {
     ]
 }
 
-fn appends() -> Vec<(String, Value)> {
-    let uses = [
+/// `more`: what a publish tells beside what every append does.
+fn appends(more: &[Use]) -> Vec<(String, Value)> {
+    let append: [Use; 4] = [
         ("Stream-Next-Offset", true),
         ("Stream-Closed", false),
         ("Producer-Epoch", false),
         ("Producer-Seq", false),
     ];
+    let uses = [&append, more].concat();
     vec![
         response(200, "Appended, for a producer. No body.", &uses, None),
         response(204, "Appended, closed, or known from an earlier try.", &uses, None),

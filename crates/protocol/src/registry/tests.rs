@@ -1,6 +1,7 @@
 //! Tests of records, bodies and origins.
 
 use super::*;
+use crate::body::parse_body;
 use crate::error::{ApiError, Detail, ErrorCode};
 use crate::limits::CORS_ORIGINS_MAX;
 use proptest::prelude::*;

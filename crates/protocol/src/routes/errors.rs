@@ -24,6 +24,47 @@ const OF_PROJECTS: &[ErrorCode] = &[E::InvalidProject, E::Unauthorized, E::Forbi
 /// What any request that names a stream may be answered.
 const OF_STREAMS: &[ErrorCode] = &[E::InvalidPath, E::StorageFailed];
 
+/// What a request may be answered that names a session in its URL.
+const OF_SESSIONS: &[ErrorCode] = &[E::InvalidSession];
+
+/// What an append may be answered.
+const OF_APPENDS: &[ErrorCode] = &[
+    E::StreamNotFound,
+    E::StreamGone,
+    E::InvalidHeader,
+    E::InvalidContentType,
+    E::ContentTypeMissing,
+    E::ContentTypeMismatch,
+    E::InvalidProducer,
+    E::StaleEpoch,
+    E::EpochStart,
+    E::ProducerGap,
+    E::StreamSeqConflict,
+    E::StreamClosed,
+    E::EmptyBody,
+    E::EmptyArray,
+    E::InvalidJson,
+    E::StreamFull,
+];
+
+/// What a request may be answered whose JSON body names a session and streams.
+const OF_SUBSCRIBING: &[ErrorCode] =
+    &[E::InvalidBody, E::InvalidContentType, E::Reserved, E::SourceIsSession];
+
+/// Why a session is not subscribed to a stream.
+const OF_SUBSCRIPTIONS: &[ErrorCode] = &[
+    E::SessionNotFound,
+    E::SessionExists,
+    E::StreamNotFound,
+    E::StreamGone,
+    E::ContentTypeMismatch,
+    E::InvalidOffset,
+    E::StaleOffset,
+    E::OffsetBeyondTail,
+    E::TooManySubscriptions,
+    E::TooManySubscribers,
+];
+
 /// What any request with a body may be answered.
 const OF_BODIES: &[ErrorCode] = &[E::BodyTooLarge, E::BodyIncomplete, E::RequestTimeout];
 
@@ -40,17 +81,34 @@ impl Operation {
     pub fn errors(self) -> impl Iterator<Item = ErrorCode> {
         let resource = self.resource();
         let has_project = !matches!(resource, Resource::Health | Resource::OpenApi);
+        let names_stream = matches!(resource, Resource::Stream | Resource::Publish);
+        let names_session = matches!(resource, Resource::Session | Resource::SessionTouch);
+        let appends = matches!(self, Operation::AppendStream | Operation::Publish);
+        let subscribes = matches!(self, Operation::Subscribe | Operation::SubscribeBatch);
         let when = |holds: bool, codes: &'static [ErrorCode]| if holds { codes } else { &[] };
         [
             EVERYWHERE,
             when(has_project, OF_PROJECTS),
-            when(resource == Resource::Stream, OF_STREAMS),
-            when(matches!(self.method(), "PUT" | "POST" | "PATCH"), OF_BODIES),
+            when(names_stream, OF_STREAMS),
+            when(names_session, OF_SESSIONS),
+            when(self.reads_body(), OF_BODIES),
+            when(appends, OF_APPENDS),
+            when(subscribes || self == Operation::Unsubscribe, OF_SUBSCRIBING),
+            when(subscribes, OF_SUBSCRIPTIONS),
             self.own_errors(),
         ]
         .into_iter()
         .flatten()
         .copied()
+    }
+
+    /// Whether the service reads the body of its requests.
+    fn reads_body(self) -> bool {
+        match self {
+            Operation::TouchSession => false,
+            Operation::Unsubscribe => true,
+            _ => matches!(self.method(), "PUT" | "POST" | "PATCH"),
+        }
     }
 
     /// What it answers beside what its kind answers.
@@ -74,25 +132,8 @@ impl Operation {
                 E::StreamFull,
                 E::SegmentCorrupt,
             ],
-            Operation::AppendStream => &[
-                E::Reserved,
-                E::StreamNotFound,
-                E::StreamGone,
-                E::InvalidHeader,
-                E::InvalidContentType,
-                E::ContentTypeMissing,
-                E::ContentTypeMismatch,
-                E::InvalidProducer,
-                E::StaleEpoch,
-                E::EpochStart,
-                E::ProducerGap,
-                E::StreamSeqConflict,
-                E::StreamClosed,
-                E::EmptyBody,
-                E::EmptyArray,
-                E::InvalidJson,
-                E::StreamFull,
-            ],
+            Operation::AppendStream => &[E::Reserved],
+            Operation::Publish => &[E::Reserved, E::SourceIsSession],
             Operation::ReadStream => &[
                 E::RouteNotFound,
                 E::StreamNotFound,
@@ -111,6 +152,12 @@ impl Operation {
                 &[E::RouteNotFound, E::StreamNotFound, E::StreamGone]
             }
             Operation::DeleteStream => &[E::Reserved, E::StreamNotFound, E::StreamGone],
+            Operation::CreateSession => &[E::InvalidBody, E::InvalidContentType, E::SessionExists],
+            Operation::ShowSession | Operation::DeleteSession | Operation::TouchSession => {
+                &[E::SessionNotFound]
+            }
+            Operation::Subscribe | Operation::SubscribeBatch => &[],
+            Operation::Unsubscribe => &[E::SessionNotFound],
             Operation::ReadConfig => &[E::ProjectNotFound],
             Operation::CreateProject => &[E::InvalidBody, E::ProjectExists],
             Operation::ChangeConfig => &[E::InvalidBody, E::ProjectNotFound],

@@ -7,8 +7,13 @@ use crate::{docs, process};
 
 const WASM: &str = "wasm32-unknown-unknown";
 /// Crates that are compiled into the Worker.
-const WORKER_CRATES: [&str; 4] =
-    ["protocol", "engine", "durable-streams-core", "durable-streams-worker"];
+const WORKER_CRATES: [&str; 5] = [
+    "protocol",
+    "engine",
+    "durable-streams-core",
+    "durable-streams-subscription",
+    "durable-streams-worker",
+];
 /// Crates that never see the platform, and what they must not depend on.
 pub(super) const PURE_CRATES: [&str; 2] = ["protocol", "engine"];
 const PLATFORM_CRATES: [&str; 6] =

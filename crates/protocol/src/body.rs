@@ -2,6 +2,8 @@
 //!
 //! **Error semantics.** `INVALID_BODY`, with the field in the sentence and in `details` where there
 //! is one. The libraries' own sentences quote values, so only our own are answered.
+//!
+//! **What stays out.** Which fields a body has: see the types that implement `Validate`.
 
 use garde::Validate;
 use serde::de::DeserializeOwned;
@@ -68,7 +70,8 @@ fn refuse_value(report: &garde::Report) -> ApiError {
     }
 }
 
-fn at_field(field: &str, sentence: impl FnOnce(&str) -> String) -> ApiError {
+/// `INVALID_BODY` at a field, unless its name is too long to repeat.
+pub(crate) fn at_field(field: &str, sentence: impl FnOnce(&str) -> String) -> ApiError {
     if field.len() > FIELD_BYTES_MAX {
         return invalid("The body has a field that is unknown.");
     }
