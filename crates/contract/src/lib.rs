@@ -1,7 +1,8 @@
-//! The contract suites on the platform: `Log` on Durable Object SQLite, `Segments` on R2.
+//! The contract suites on the platform: `Log`, `Roster` and `Ledger` on Durable Object SQLite,
+//! `Segments` on R2.
 //!
 //! A Worker of its own, never deployed: `cargo xtask test --only contracts` builds and hosts it.
-//! Any request runs both suites inside one object and is answered `ok`. A case that fails panics:
+//! Any request runs all suites inside one object and is answered `ok`. A case that fails panics:
 //! the request breaks, and the words are on the console.
 
 use durable_streams_core::suite;
@@ -27,9 +28,11 @@ impl ContractObject {
         Self { state: State::from(state), env }
     }
 
-    /// Runs both suites.
+    /// Runs all suites.
     pub fn fetch(&self, _request: web_sys::Request) -> Promise {
         suite::log(&self.state);
+        suite::rosters(&self.state);
+        suite::ledgers(&self.state);
         let env = self.env.clone();
         future_to_promise(async move {
             suite::segments(&env).await;

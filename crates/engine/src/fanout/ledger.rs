@@ -9,6 +9,11 @@ use protocol::time::UnixMillis;
 
 use crate::log::LogError;
 
+pub mod memory;
+pub mod sql;
+#[cfg(any(test, feature = "suite"))]
+pub mod suite;
+
 /// The session: one row, which stays when the session has ended, so that epochs keep growing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionRow {

@@ -15,6 +15,11 @@ use protocol::time::UnixMillis;
 use super::breaker::Open;
 use crate::log::LogError;
 
+pub mod memory;
+pub mod sql;
+#[cfg(any(test, feature = "suite"))]
+pub mod suite;
+
 /// A life of the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LifeRow {
