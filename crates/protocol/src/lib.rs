@@ -13,6 +13,7 @@
 
 pub mod content_type;
 pub mod cursor;
+pub mod envelope;
 pub mod error;
 pub mod etag;
 pub mod fanout;

@@ -22,7 +22,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// Which life of a path: milliseconds of creation, raised above every earlier life's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Generation(pub u64);
 
 impl Generation {
@@ -31,7 +33,9 @@ impl Generation {
 }
 
 /// Bytes of the log before this point.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Position(pub u64);
 
 impl Position {
