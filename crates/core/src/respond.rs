@@ -305,6 +305,10 @@ impl From<AppendError> for Failure {
             .with("last", last.as_str())
             .into(),
             AppendError::Full { bytes_max } => full(bytes_max),
+            // Only deliveries are refused for these, and nobody answers those over HTTP.
+            AppendError::LinkGone | AppendError::LinkBehind { .. } => {
+                Self::new(ErrorCode::Internal, "A delivery was answered as an append.")
+            }
             AppendError::Closed { next } => {
                 Self::new(ErrorCode::StreamClosed, "The stream is closed.")
                     .header(name::STREAM_CLOSED, "true")

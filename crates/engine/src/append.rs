@@ -6,9 +6,11 @@
 //! members run one by one, so that one bad member does not take the others along.
 //!
 //! Precedence of refusals: missing stream, malformed body, stale epoch, duplicate (a success),
-//! closed, content type, producer gap, `Stream-Seq`.
+//! closed, content type, producer gap, `Stream-Seq`. A delivery to a session's stream joins the
+//! group as well; what is asked of it is told in [`crate::links`].
 
 use protocol::content_type::ContentType;
+use protocol::fanout::Deliver;
 use protocol::headers::StreamSeq;
 use protocol::json::{JsonError, frame_messages};
 use protocol::lifetime::Lifetime;
@@ -17,15 +19,16 @@ use protocol::offset::{Offset, Position};
 use protocol::producer::{Epoch, Producer, Seq};
 use protocol::time::UnixMillis;
 
-use crate::extent::Head;
+use crate::extent::{Head, Reached};
 use crate::life::Closed;
-use crate::log::{Blob, Log, LogError, ProducerState, Write};
+use crate::links::delivery;
+use crate::log::{Blob, LinkState, Log, LogError, ProducerState, Write};
 use crate::producers::{Verdict, judge};
 use crate::stream::{Current, Missing, Stream};
 
-/// Producers that may change between two checkpoints, and header bytes that a wake-up may have
+/// Producers and links that may change between two checkpoints, and header bytes that a wake-up may have
 /// to read: past either, a checkpoint is written before its time.
-const DIRTY_PRODUCERS_MAX: usize = 4_096;
+const DIRTY_MAX: usize = 4_096;
 const HEAD_BYTES_MAX: u64 = 1 << 20;
 
 /// One request to append.
@@ -41,6 +44,9 @@ pub struct Append<B> {
     pub seq: Option<StreamSeq>,
     /// Whether to close the stream in the same step.
     pub close: bool,
+    /// What the body is a range of, for a delivery to a session's stream. The body is the range's
+    /// wire bytes then, and nothing else of the request counts.
+    pub delivery: Option<Box<Deliver>>,
 }
 
 /// A successful append or close.
@@ -102,6 +108,14 @@ pub enum AppendError {
     Closed {
         /// Its final tail.
         next: Offset,
+    },
+    /// The session takes nothing for this subscription: it is over or superseded, that life of the
+    /// session is, or this is no session's stream.
+    LinkGone,
+    /// The session lacks what comes before the range.
+    LinkBehind {
+        /// The first position of the source that it lacks.
+        next: Position,
     },
 }
 
@@ -191,12 +205,20 @@ impl<L: Log> Stream<L> {
             };
             replies.push(reply);
         }
+        let skips = rows.skips;
         let mut writes = rows.finish(current);
-        if writes.is_empty() {
+        if writes.is_empty() && !skips {
             return Ok(replies);
         }
-        current.accessed(now);
-        plan_checkpoint(current, &mut writes);
+        // Deliveries are no access: a session that nobody reads ends.
+        if current.life.session.is_none() {
+            current.accessed(now);
+        }
+        if skips {
+            checkpoint(current, &mut writes);
+        } else {
+            plan_checkpoint(current, &mut writes);
+        }
         self.commit(writes)?;
         Ok(replies)
     }
@@ -216,6 +238,9 @@ fn admit<L: Log>(
     append: &Append<L::Bytes>,
     (room, bytes_max): (u64, u64),
 ) -> Result<Admitted<L::Bytes>, AppendError> {
+    if let Some(delivery) = &append.delivery {
+        return admit_delivery(log, current, (delivery, &append.body), (room, bytes_max));
+    }
     let body = wire_body(current, append)?;
     let next = current.tail_offset();
     let closed = current.closed.is_closed();
@@ -264,6 +289,27 @@ fn admit<L: Log>(
     }
 }
 
+/// Judges one delivery against the current state.
+fn admit_delivery<L: Log>(
+    log: &L,
+    current: &mut Current,
+    (delivery, bytes): (&Deliver, &L::Bytes),
+    (room, bytes_max): (u64, u64),
+) -> Result<Admitted<L::Bytes>, AppendError> {
+    match delivery::judge(log, current, delivery, bytes)? {
+        delivery::Verdict::Known => Ok(Admitted::Duplicate(Appended {
+            next: current.tail_offset(),
+            producer: None,
+            duplicate: true,
+            closed: current.closed.is_closed(),
+        })),
+        delivery::Verdict::Take(body) if current.hot_bytes().saturating_add(body.len()) > room => {
+            Err(AppendError::Full { bytes_max })
+        }
+        delivery::Verdict::Take(body) => Ok(Admitted::New(body)),
+    }
+}
+
 /// The body as it goes on the wire: framed in JSON mode, as sent otherwise.
 fn wire_body<B: Blob>(current: &Current, append: &Append<B>) -> Result<B, AppendError> {
     if append.body.is_empty() {
@@ -303,12 +349,15 @@ pub(crate) struct Rows<B> {
     appends: u64,
     json: bool,
     time: Option<UnixMillis>,
+    /// Whether a link has moved without bytes: no header says so, and a checkpoint has to.
+    skips: bool,
     writes: Vec<Write<B>>,
 }
 
 impl<B: Blob> Rows<B> {
     pub(crate) fn new(current: &Current, now: UnixMillis) -> Self {
-        let sliding = matches!(current.life.lifetime, Lifetime::Ttl { .. });
+        let sliding =
+            matches!(current.life.lifetime, Lifetime::Ttl { .. }) && current.life.session.is_none();
         Self {
             start: current.tail,
             head: Head::default(),
@@ -317,12 +366,16 @@ impl<B: Blob> Rows<B> {
             appends: 0,
             json: current.is_json(),
             time: sliding.then_some(now),
+            skips: false,
             writes: Vec::new(),
         }
     }
 
     /// Adds an admitted append and moves the current state on.
     fn push(&mut self, current: &mut Current, append: &Append<B>, body: B) -> Appended {
+        if let Some(delivery) = &append.delivery {
+            return self.deliver(current, delivery, body);
+        }
         self.add_bytes(current, body);
         if let Some(seq) = &append.seq {
             self.head.seq = Some(seq.clone());
@@ -342,6 +395,21 @@ impl<B: Blob> Rows<B> {
             duplicate: false,
             closed: current.closed.is_closed(),
         }
+    }
+
+    /// Adds a delivery and moves its link on.
+    fn deliver(&mut self, current: &mut Current, delivery: &Deliver, body: B) -> Appended {
+        let Deliver { link, epoch, to, .. } = delivery;
+        current.links.advance(link.clone(), LinkState { epoch: *epoch, next: Some(*to) });
+        if body.is_empty() {
+            self.skips = true;
+        } else {
+            self.add_bytes(current, body);
+            self.head.links.retain(|known| known.link != *link);
+            self.head.links.push(Reached { link: link.clone(), epoch: *epoch, next: *to });
+        }
+        let (next, closed) = (current.tail_offset(), current.closed.is_closed());
+        Appended { next, producer: None, duplicate: false, closed }
     }
 
     /// Adds the bytes of one append; they may fill several rows.
@@ -425,7 +493,7 @@ impl<B: Blob> Rows<B> {
 pub(crate) fn plan_checkpoint<B>(current: &mut Current, writes: &mut Vec<Write<B>>) {
     let due = current.rows >= CHECKPOINT_ROWS
         || current.head_bytes >= HEAD_BYTES_MAX
-        || current.producers.dirty_len() >= DIRTY_PRODUCERS_MAX;
+        || current.producers.dirty_len().saturating_add(current.links.dirty_len()) >= DIRTY_MAX;
     if due {
         checkpoint(current, writes);
     }
@@ -437,6 +505,9 @@ pub(crate) fn checkpoint<B>(current: &mut Current, writes: &mut Vec<Write<B>>) {
     let as_of = current.tail;
     for (id, state) in current.producers.take_dirty() {
         writes.push(Write::Producer { generation, id, state, as_of });
+    }
+    for (link, state) in current.links.take_dirty() {
+        writes.push(Write::Link { life: generation, link, state, as_of });
     }
     current.life.checkpoint = as_of;
     current.life.hot_ends = current.hot_ends;

@@ -8,7 +8,7 @@ use protocol::time::UnixMillis;
 
 use crate::append::{Rows, plan_checkpoint};
 use crate::fork::ForkWish;
-use crate::life::{Closed, Life, Phase};
+use crate::life::{Closed, Life, Phase, SessionKind};
 use crate::log::{Blob, Duty, Log, LogError, Write};
 use crate::stream::{Current, Stream};
 
@@ -23,6 +23,8 @@ pub struct Create<B> {
     pub closed: bool,
     /// Whether everybody may read it; a fork does not inherit that.
     pub public: bool,
+    /// Which session's stream it is to be, if any: clients never ask for one.
+    pub session: Option<SessionKind>,
     /// First bytes; may be empty.
     pub body: B,
     /// What to fork, for a fork.
@@ -93,6 +95,7 @@ impl<L: Log> Stream<L> {
             content_type,
             lifetime: request.lifetime,
             public: request.public,
+            session: request.session,
             touched: now,
             checkpoint: Position(0),
             hot_ends: 0,
@@ -208,6 +211,9 @@ impl Current {
         }
         if request.public != self.life.public {
             return Some("Stream-Public");
+        }
+        if request.session != self.life.session {
+            return Some("session");
         }
         match (&request.fork, &self.life.origin) {
             (None, None) => None,

@@ -8,6 +8,7 @@
 
 use std::ops::Range;
 
+use protocol::offset::Generation;
 use protocol::time::UnixMillis;
 
 use crate::life::{Life, Phase, Tombstone};
@@ -79,7 +80,7 @@ impl<L: Log> Stream<L> {
         let segments = self.log.segment_names(keys.clone(), ERASE_ROWS + 1)?;
         let few = self.log.extents(keys.clone(), ERASE_ROWS + 1)?.len() <= ERASE_ROWS as usize
             && segments.len() <= ERASE_ROWS as usize
-            && !self.log.has_producers(life.generation)?;
+            && !self.has_state(life.generation)?;
         // Memory moves on only after the last read, which may fail.
         self.plan_no_rotation(writes, now);
         if let (Source::Release, Some(origin)) = (source, &life.origin) {
@@ -126,6 +127,11 @@ impl<L: Log> Stream<L> {
         }
     }
 
+    /// Whether the tables of producers and links have rows of a life.
+    fn has_state(&self, life: Generation) -> Result<bool, LogError> {
+        Ok(self.log.has_producers(life)? || self.log.has_links(life)?)
+    }
+
     /// One bounded step of erasing what lies behind the highest fork point of a soft-deleted life.
     /// `true` when there is more to do.
     fn trim_step(&mut self, now: UnixMillis) -> Result<bool, LogError> {
@@ -136,18 +142,19 @@ impl<L: Log> Stream<L> {
         let keys = current.key(kept)..KEY_END;
         let segments = self.log.segment_names(keys.clone(), ERASE_ROWS + 1)?;
         let extents = self.log.extents(keys.clone(), ERASE_ROWS + 1)?.len();
-        let producers = self.log.has_producers(generation)?;
-        if segments.is_empty() && extents == 0 && !producers {
+        let state = self.has_state(generation)?;
+        if segments.is_empty() && extents == 0 && !state {
             return Ok(false);
         }
         let most = segments.len().max(extents);
         let mut writes = vec![
             Write::EraseExtents { keys: keys.clone(), rows: ERASE_ROWS },
             Write::EraseProducers { generation, rows: ERASE_ROWS },
+            Write::EraseLinks { life: generation, rows: ERASE_ROWS },
         ];
         self.plan_garbage(&mut writes, keys, segments, now);
         self.commit(writes)?;
-        Ok(most > ERASE_ROWS as usize || self.log.has_producers(generation)?)
+        Ok(most > ERASE_ROWS as usize || self.has_state(generation)?)
     }
 
     /// One bounded step of erasing dead lives. `true` when there is more to do.
@@ -180,17 +187,18 @@ impl<L: Log> Stream<L> {
         let segments = self.log.segment_names(keys.clone(), ERASE_ROWS + 1)?;
         let few = self.log.extents(keys.clone(), ERASE_ROWS + 1)?.len() <= ERASE_ROWS as usize
             && segments.len() <= ERASE_ROWS as usize;
-        let producers = self.log.has_producers(life.generation)?;
+        let state = self.has_state(life.generation)?;
         let mut writes = vec![
             Write::EraseExtents { keys: keys.clone(), rows: ERASE_ROWS },
             Write::EraseProducers { generation: life.generation, rows: ERASE_ROWS },
+            Write::EraseLinks { life: life.generation, rows: ERASE_ROWS },
         ];
         self.plan_garbage(&mut writes, keys, segments, now);
-        if few && !producers {
+        if few && !state {
             writes.push(Write::DropLife(life.generation));
         }
         self.commit(writes)?;
-        Ok(few && !producers)
+        Ok(few && !state)
     }
 }
 

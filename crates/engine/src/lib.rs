@@ -41,6 +41,7 @@ pub mod flights;
 pub mod follow;
 pub mod fork;
 pub mod life;
+pub mod links;
 mod load;
 pub mod log;
 pub mod offsets;

@@ -62,6 +62,15 @@ impl Phase {
     }
 }
 
+/// What sort of session a session's stream belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionKind {
+    /// Messages stand in the stream as in their sources.
+    Plain,
+    /// Each message of a JSON stream is wrapped with where it is from.
+    Envelope,
+}
+
 /// Whether and by whom a stream was closed (PROTOCOL §4.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Closed {
@@ -204,6 +213,8 @@ pub struct Life {
     pub lifetime: Lifetime,
     /// Whether everybody may read. Not inherited by forks.
     pub public: bool,
+    /// Which session's stream it is, if it is one: sources are delivered to it.
+    pub session: Option<SessionKind>,
     /// Last access that has been written down, for sliding lifetimes.
     pub touched: UnixMillis,
     /// The position as of which `seq`, `closed` and the producers' table hold.
@@ -218,23 +229,36 @@ pub struct Life {
     pub origin: Option<Origin>,
 }
 
-/// What a public life adds to the number of its phase in the table. A row that was written before
-/// there were public lives has no such number, and its life is not public.
+/// What a public life, and that of a session, add to the number of their phase in the table. A row
+/// that was written before there were such lives has no such number, and its life is neither.
 const PUBLIC: i64 = 16;
+const PLAIN_SESSION: i64 = 32;
+const ENVELOPE_SESSION: i64 = 64;
+const PHASES: i64 = 15;
 
 impl Life {
-    /// The number that stands for phase and `public` in the table.
+    /// The number that stands for phase, `public` and `session` in the table.
     #[must_use]
     pub fn phase_code(&self) -> i64 {
-        self.phase.code() + if self.public { PUBLIC } else { 0 }
+        let session = match self.session {
+            None => 0,
+            Some(SessionKind::Plain) => PLAIN_SESSION,
+            Some(SessionKind::Envelope) => ENVELOPE_SESSION,
+        };
+        self.phase.code() + if self.public { PUBLIC } else { 0 } + session
     }
 
-    /// Phase and `public` of a stored number.
+    /// Phase, `public` and `session` of a stored number.
     #[must_use]
-    pub fn from_phase_code(code: i64) -> Option<(Phase, bool)> {
-        let public = code >= PUBLIC;
-        let phase = Phase::from_code(if public { code - PUBLIC } else { code })?;
-        Some((phase, public))
+    pub fn from_phase_code(code: i64) -> Option<(Phase, bool, Option<SessionKind>)> {
+        let phase = Phase::from_code(code & PHASES)?;
+        let session = match code & !(PHASES | PUBLIC) {
+            0 => None,
+            PLAIN_SESSION => Some(SessionKind::Plain),
+            ENVELOPE_SESSION => Some(SessionKind::Envelope),
+            _ => return None,
+        };
+        Some((phase, code & PUBLIC != 0, session))
     }
 
     /// The key of a position of this life.
@@ -297,10 +321,13 @@ mod tests {
             assert_eq!(Phase::from_code(phase.code()), Some(phase));
         }
         assert_eq!(Phase::from_code(4), None);
-        for code in [-1, 4, 15, 20, i64::MAX] {
+        for code in [-1, 4, 15, 20, 97, 128, 129, i64::MIN, i64::MAX] {
             assert_eq!(Life::from_phase_code(code), None, "{code}");
         }
-        assert_eq!(Life::from_phase_code(2), Some((Phase::SoftDeleted, false)));
-        assert_eq!(Life::from_phase_code(17), Some((Phase::Live, true)));
+        let sessions = [None, Some(SessionKind::Plain), Some(SessionKind::Envelope)];
+        for (code, session) in [1, 33, 65].into_iter().zip(sessions) {
+            assert_eq!(Life::from_phase_code(code), Some((Phase::Live, false, session)));
+            assert_eq!(Life::from_phase_code(code + 17), Some((Phase::SoftDeleted, true, session)));
+        }
     }
 }

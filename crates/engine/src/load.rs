@@ -10,7 +10,7 @@ use protocol::time::UnixMillis;
 use crate::cold::SegmentCache;
 use crate::extent::Head;
 use crate::life::{Life, Phase, Tombstone};
-use crate::log::{ExtentRow, Key, Log, LogError};
+use crate::log::{ExtentRow, Key, LinkState, Log, LogError};
 use crate::stream::{Current, Stream, touch_slack_ms};
 
 /// Lives looked at: the current one and those still being erased. Older ones wait their turn.
@@ -115,6 +115,10 @@ impl Current {
         self.hot_ends += head.ends.len() as u64;
         for producer in &head.producers {
             self.producers.accept(producer);
+        }
+        for reached in head.links {
+            let state = LinkState { epoch: reached.epoch, next: Some(reached.next) };
+            self.links.advance(reached.link, state);
         }
         if head.seq.is_some() {
             self.seq = head.seq;

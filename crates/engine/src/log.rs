@@ -18,6 +18,7 @@
 
 use std::ops::Range;
 
+use protocol::fanout::{SourceLife, SubscriptionEpoch};
 use protocol::offset::{Generation, Position};
 use protocol::producer::{Epoch, ProducerId, Seq};
 use protocol::time::UnixMillis;
@@ -181,6 +182,16 @@ pub struct ProducerState {
     pub seq: Seq,
 }
 
+/// A row of the table `links`: what a session's stream knows of one life of a source. The row of
+/// generation 0 is the source's floor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkState {
+    /// The subscription; of a floor, the last one that has ended for ever.
+    pub epoch: SubscriptionEpoch,
+    /// The first position that is to be delivered; a floor has none.
+    pub next: Option<Position>,
+}
+
 /// How many rows the tables have of one life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -314,6 +325,35 @@ pub enum Write<B> {
     EraseProducers {
         /// Life they belong to.
         generation: Generation,
+        /// At most so many rows.
+        rows: u32,
+    },
+    /// Stores a link, or a source's floor, as of a position.
+    Link {
+        /// Life of the session's stream.
+        life: Generation,
+        /// The source.
+        link: SourceLife,
+        /// What is known of it.
+        state: LinkState,
+        /// Headers of extents from here on come on top.
+        as_of: Position,
+    },
+    /// Erases links of a source, floors apart.
+    DropLinks {
+        /// Life of the session's stream.
+        life: Generation,
+        /// Object name of the source.
+        source: String,
+        /// The source's life; `None`: every one.
+        generation: Option<Generation>,
+        /// Those of later epochs stay.
+        up_to: SubscriptionEpoch,
+    },
+    /// Erases up to `rows` links and floors of a life.
+    EraseLinks {
+        /// Life they belong to.
+        life: Generation,
         /// At most so many rows.
         rows: u32,
     },
@@ -463,6 +503,18 @@ pub trait Log {
     /// # Errors
     /// See [`Log::tombstone`].
     fn has_producers(&self, generation: Generation) -> Result<bool, LogError>;
+
+    /// A link, or a source's floor, as of the checkpoint.
+    ///
+    /// # Errors
+    /// See [`Log::tombstone`].
+    fn link(&self, life: Generation, link: &SourceLife) -> Result<Option<LinkState>, LogError>;
+
+    /// Whether the table has links or floors of a life.
+    ///
+    /// # Errors
+    /// See [`Log::tombstone`].
+    fn has_links(&self, life: Generation) -> Result<bool, LogError>;
 
     /// A fork's row at its source.
     ///

@@ -77,6 +77,7 @@ mod tests {
             lifetime: Lifetime::Ttl { seconds: ttl_s },
             closed: false,
             public: false,
+            session: None,
             body: b"abc".to_vec(),
             fork: None,
         };
@@ -92,6 +93,7 @@ mod tests {
             producer: Some(Producer { id, epoch: Epoch(0), seq: Seq(seq) }),
             seq: None,
             close: false,
+            delivery: None,
         };
         let outcome = stream.append_group(vec![append], UnixMillis(1_000));
         assert!(outcome.replies.iter().all(Result::is_ok));

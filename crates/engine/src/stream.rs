@@ -10,6 +10,7 @@ use protocol::time::UnixMillis;
 
 use crate::cold::SegmentCache;
 use crate::life::{Closed, Life, Phase, Tombstone};
+use crate::links::Links;
 use crate::log::{Duty, Log, LogError, RotationRow, Write};
 use crate::producers::Producers;
 use crate::read::LastPage;
@@ -54,6 +55,7 @@ pub(crate) struct Current {
     pub(crate) seq: Option<StreamSeq>,
     pub(crate) closed: Closed,
     pub(crate) producers: Producers,
+    pub(crate) links: Links,
     /// Last access that is known, for sliding lifetimes.
     pub(crate) touched: UnixMillis,
     /// Last access that may have happened and was not written down before memory was lost.
@@ -346,6 +348,7 @@ impl Current {
             seq: life.seq.clone(),
             closed: life.closed.clone(),
             producers: Producers::default(),
+            links: Links::default(),
             touched: life.touched,
             perhaps_touched: UnixMillis::default(),
             rows: 0,

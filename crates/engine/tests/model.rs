@@ -96,6 +96,7 @@ fn append_of(member: &Member) -> Append<Vec<u8>> {
         producer,
         seq: member.seq.map(|seq| StreamSeq::parse(&format!("{seq}")).unwrap()),
         close: member.close,
+        delivery: None,
     }
 }
 
@@ -114,6 +115,7 @@ impl Pair {
             lifetime: Lifetime::Unlimited,
             closed,
             public: number.is_multiple_of(7),
+            session: None,
             body: sent.clone(),
             fork: None,
         };

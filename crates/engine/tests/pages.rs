@@ -24,6 +24,7 @@ fn stream(content_type: &str, lifetime: Lifetime) -> Stream<MemoryLog> {
         lifetime,
         closed: false,
         public: false,
+        session: None,
         body: Vec::new(),
         fork: None,
     };
@@ -39,6 +40,7 @@ fn append(stream: &mut Stream<MemoryLog>, bodies: Vec<Vec<u8>>) {
         producer: None,
         seq: None,
         close: false,
+        delivery: None,
     });
     let reply = stream.append_group(group.collect(), NOW);
     assert!(reply.replies.iter().all(Result::is_ok));
@@ -121,6 +123,7 @@ fn a_full_stream_takes_no_bytes_and_can_be_closed() {
         producer: None,
         seq: None,
         close: true,
+        delivery: None,
     };
     assert!(stream.append_group(vec![close(b"y")], NOW).replies[0].is_err());
     assert!(stream.append_group(vec![close(b"")], NOW).replies[0].is_ok());

@@ -14,6 +14,7 @@
 pub mod body;
 pub mod content_type;
 pub mod cursor;
+pub mod envelope;
 pub mod error;
 pub mod etag;
 pub mod fanout;

@@ -9,9 +9,10 @@ use std::rc::Rc;
 
 use engine::life::{Life, Tombstone};
 use engine::log::{
-    Counts, Duty, ExtentRow, ForkId, ForkRow, Framing, Key, Log, LogError, Marker, ProducerState,
+    Counts, Duty, ExtentRow, ForkId, ForkRow, Framing, Key, LinkState, Log, LogError, Marker, ProducerState,
     Release, RotationRow, SegmentRow, Write,
 };
+use protocol::fanout::SourceLife;
 use protocol::offset::{Generation, Position};
 use protocol::producer::ProducerId;
 use protocol::time::UnixMillis;
@@ -143,6 +144,16 @@ impl<L: Log<Bytes = Vec<u8>>, H: Hook> Log for Hooked<L, H> {
     fn has_producers(&self, generation: Generation) -> Result<bool, LogError> {
         self.hook.before_read()?;
         self.inner.has_producers(generation)
+    }
+
+    fn link(&self, life: Generation, link: &SourceLife) -> Result<Option<LinkState>, LogError> {
+        self.hook.before_read()?;
+        self.inner.link(life, link)
+    }
+
+    fn has_links(&self, life: Generation) -> Result<bool, LogError> {
+        self.hook.before_read()?;
+        self.inner.has_links(life)
     }
 
     fn fork(&self, id: &ForkId) -> Result<Option<ForkRow>, LogError> {

@@ -11,9 +11,10 @@ use engine::life::{Life, Tombstone};
 use engine::log::memory::MemoryLog;
 use engine::log::sql::SqlLog;
 use engine::log::{
-    Counts, Duty, ExtentRow, ForkId, ForkRow, Framing, Key, Log, LogError, Marker, ProducerState,
+    Counts, Duty, ExtentRow, ForkId, ForkRow, Framing, Key, LinkState, Log, LogError, Marker, ProducerState,
     Release, RotationRow, SegmentRow, Write,
 };
+use protocol::fanout::SourceLife;
 use protocol::offset::{Generation, Position};
 use protocol::producer::ProducerId;
 use protocol::time::UnixMillis;
@@ -157,6 +158,14 @@ impl Log for Disk {
 
     fn has_producers(&self, generation: Generation) -> Result<bool, LogError> {
         on_either!(self, log => log.has_producers(generation))
+    }
+
+    fn link(&self, life: Generation, link: &SourceLife) -> Result<Option<LinkState>, LogError> {
+        on_either!(self, log => log.link(life, link))
+    }
+
+    fn has_links(&self, life: Generation) -> Result<bool, LogError> {
+        on_either!(self, log => log.has_links(life))
     }
 
     fn fork(&self, id: &ForkId) -> Result<Option<ForkRow>, LogError> {

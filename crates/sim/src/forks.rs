@@ -73,6 +73,7 @@ impl World {
             lifetime: self.workload.lifetime(&mut self.rng, &self.profile, now),
             closed: self.rng.chance(5),
             public: crate::workload::is_public(now),
+            session: None,
             body: body.sent.clone(),
             fork: Some(ForkWish { source: name, offset, sub_offset }),
         };

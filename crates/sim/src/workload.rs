@@ -387,6 +387,7 @@ impl Workload {
             lifetime: self.lifetime(rng, profile, now),
             closed: rng.chance(8),
             public: is_public(now),
+            session: None,
             body: body.sent.clone(),
             fork: None,
         };
@@ -431,6 +432,7 @@ impl Workload {
             producer: rng.chance(40).then(|| self.producer(rng, life)),
             seq: rng.chance(10).then(|| self.stream_seq(rng)).flatten(),
             close,
+            delivery: None,
         };
         AppendRequest { append, wire: body.wire, token }
     }

@@ -62,6 +62,7 @@ fn create(content_type: &str, fork: Option<ForkWish>) -> Create<Vec<u8>> {
         lifetime: Lifetime::Unlimited,
         closed: false,
         public: false,
+        session: None,
         body: Vec::new(),
         fork,
     }
@@ -74,6 +75,7 @@ fn append(content_type: &str, body: &[u8]) -> Append<Vec<u8>> {
         producer: None,
         seq: None,
         close: false,
+        delivery: None,
     }
 }
 

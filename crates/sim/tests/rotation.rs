@@ -51,6 +51,7 @@ fn create(content_type: &str, fork: Option<ForkWish>) -> Create<Vec<u8>> {
         lifetime: Lifetime::Unlimited,
         closed: false,
         public: false,
+        session: None,
         body: Vec::new(),
         fork,
     }
@@ -64,7 +65,7 @@ impl Rig {
     fn append(&mut self, body: &[u8], producer: Option<Producer>) {
         let content_type = self.stream.content_type().cloned();
         let append =
-            Append { content_type, body: body.to_vec(), producer, seq: None, close: false };
+            Append { content_type, body: body.to_vec(), producer, seq: None, close: false, delivery: None };
         let reply = self.stream.append_group(vec![append], NOW);
         assert!(reply.replies[0].is_ok(), "{reply:?}");
     }

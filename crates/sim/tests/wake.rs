@@ -26,6 +26,7 @@ fn stream_on(disk: &Disk) -> Stream<Disk> {
         lifetime: Lifetime::Unlimited,
         closed: false,
         public: false,
+        session: None,
         body: Vec::new(),
         fork: None,
     };
@@ -40,6 +41,7 @@ fn append(producer: Option<Producer>) -> Append<Vec<u8>> {
         producer,
         seq: None,
         close: false,
+        delivery: None,
     }
 }
 

@@ -267,6 +267,7 @@ impl Inner {
             producer: headers.producer,
             seq: headers.seq,
             close: headers.close,
+            delivery: None,
         };
         Ok((append, body))
     }

@@ -130,6 +130,7 @@ impl Inner {
                 producer: call.producer,
                 seq: call.seq,
                 close: call.close,
+                delivery: None,
             };
             Waiting { append, ticket: Ticket::Call(ticket()) }
         };

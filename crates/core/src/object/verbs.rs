@@ -43,6 +43,7 @@ impl Inner {
             lifetime: headers.lifetime,
             closed: headers.closed,
             public: headers.public,
+            session: None,
             body,
             fork: headers.fork,
         };

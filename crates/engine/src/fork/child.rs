@@ -78,6 +78,7 @@ impl<L: Log> Stream<L> {
             content_type: request.content_type.clone().unwrap_or_default(),
             lifetime: request.lifetime,
             public: request.public,
+            session: None,
             touched: now,
             checkpoint: Position(0),
             hot_ends: 0,

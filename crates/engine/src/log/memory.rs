@@ -5,12 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use protocol::fanout::SourceLife;
 use protocol::offset::{Generation, Position};
 use protocol::producer::ProducerId;
 use protocol::time::UnixMillis;
 
 use super::{
-    Blob, Counts, Duty, ExtentRow, ForkId, ForkRow, Framing, Key, Log, LogError, Marker,
+    Blob, Counts, Duty, ExtentRow, ForkId, ForkRow, Framing, Key, LinkState, Log, LogError, Marker,
     ProducerState, Release, RotationRow, SegmentRow, Write,
 };
 use crate::life::{Life, Tombstone};
@@ -27,6 +28,7 @@ pub struct MemoryLog {
     rotations: BTreeMap<Generation, RotationRow>,
     markers: BTreeSet<Marker>,
     producers: BTreeMap<(Generation, String), (ProducerState, Position)>,
+    links: BTreeMap<(Generation, SourceLife), (LinkState, Position)>,
     forks: BTreeMap<ForkId, ForkRow>,
     releases: BTreeMap<Generation, Release>,
     duties: BTreeMap<Duty, UnixMillis>,
@@ -55,6 +57,7 @@ impl MemoryLog {
             + self.rotations.len()
             + self.markers.len()
             + self.producers.len()
+            + self.links.len()
             + self.forks.len()
             + self.releases.len()
             + self.duties.len()
@@ -105,6 +108,23 @@ impl MemoryLog {
                 let doomed: Vec<_> = of_life.take(rows as usize).cloned().collect();
                 for key in doomed {
                     self.producers.remove(&key);
+                }
+            }
+            Write::Link { life, link, state, as_of } => {
+                self.links.insert((life, link), (state, as_of));
+            }
+            Write::DropLinks { life, source, generation, up_to } => {
+                self.links.retain(|(of, link), (state, _)| {
+                    let named = generation.is_none_or(|wanted| wanted == link.generation);
+                    let is_link = state.next.is_some() && link.source == source && named;
+                    *of != life || !is_link || state.epoch > up_to
+                });
+            }
+            Write::EraseLinks { life, rows } => {
+                let of_life = self.links.keys().filter(|(of, _)| *of == life);
+                let doomed: Vec<_> = of_life.take(rows as usize).cloned().collect();
+                for key in doomed {
+                    self.links.remove(&key);
                 }
             }
             Write::Fork(id, row) => {
@@ -242,6 +262,14 @@ impl Log for MemoryLog {
 
     fn has_producers(&self, generation: Generation) -> Result<bool, LogError> {
         Ok(self.producers.keys().any(|(life, _)| *life == generation))
+    }
+
+    fn link(&self, life: Generation, link: &SourceLife) -> Result<Option<LinkState>, LogError> {
+        Ok(self.links.get(&(life, link.clone())).map(|(state, _)| *state))
+    }
+
+    fn has_links(&self, life: Generation) -> Result<bool, LogError> {
+        Ok(self.links.keys().any(|(of, _)| *of == life))
     }
 
     fn fork(&self, id: &ForkId) -> Result<Option<ForkRow>, LogError> {

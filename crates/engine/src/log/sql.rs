@@ -15,13 +15,14 @@
 use std::cell::Cell;
 use std::ops::Range;
 
+use protocol::fanout::{SourceLife, SubscriptionEpoch};
 use protocol::limits::ROW_BYTES_MAX;
 use protocol::offset::{Generation, Position};
 use protocol::producer::{Epoch, ProducerId, Seq};
 use protocol::time::UnixMillis;
 
 use super::{
-    Blob, Counts, Duty, ExtentRow, ForkId, ForkRow, Framing, Key, Log, LogError, Marker,
+    Blob, Counts, Duty, ExtentRow, ForkId, ForkRow, Framing, Key, LinkState, Log, LogError, Marker,
     ProducerState, Release, RotationRow, SegmentRow, Write,
 };
 use crate::life::{Life, Tombstone};
@@ -89,7 +90,7 @@ pub trait Database: Sized {
 const EXTENTS: &str =
     "CREATE TABLE extents (start INTEGER PRIMARY KEY, head BLOB NOT NULL, bytes BLOB NOT NULL)";
 
-const SCHEMA: [&str; 11] = [
+const SCHEMA: [&str; 12] = [
     "CREATE TABLE tombstone (id INTEGER PRIMARY KEY, generation INTEGER NOT NULL, \
      next_base INTEGER NOT NULL)",
     "CREATE TABLE lives (generation INTEGER PRIMARY KEY, base INTEGER NOT NULL, \
@@ -107,6 +108,9 @@ const SCHEMA: [&str; 11] = [
     "CREATE TABLE producers (generation INTEGER NOT NULL, id TEXT NOT NULL, \
      epoch INTEGER NOT NULL, seq INTEGER NOT NULL, as_of INTEGER NOT NULL, \
      PRIMARY KEY (generation, id)) WITHOUT ROWID",
+    "CREATE TABLE links (life INTEGER NOT NULL, source TEXT NOT NULL, generation INTEGER NOT NULL, \
+     epoch INTEGER NOT NULL, next INTEGER, as_of INTEGER NOT NULL, \
+     PRIMARY KEY (life, source, generation)) WITHOUT ROWID",
     "CREATE TABLE forks (child TEXT NOT NULL, generation INTEGER NOT NULL, source INTEGER, \
      at INTEGER, PRIMARY KEY (child, generation)) WITHOUT ROWID",
     "CREATE INDEX forks_by_source ON forks (source, at) WHERE source IS NOT NULL",
@@ -390,6 +394,20 @@ impl<D: Database> Log for SqlLog<D> {
     fn has_producers(&self, generation: Generation) -> Result<bool, LogError> {
         let sql = "SELECT 1 FROM producers WHERE generation = ? LIMIT 1";
         Ok(!self.rows(sql, vec![int(generation.0)])?.is_empty())
+    }
+
+    fn link(&self, life: Generation, link: &SourceLife) -> Result<Option<LinkState>, LogError> {
+        let sql = "SELECT epoch, next FROM links WHERE life = ? AND source = ? AND generation = ?";
+        let params = vec![int(life.0), text(&link.source), int(link.generation.0)];
+        let Some(row) = self.rows(sql, params)?.into_iter().next() else { return Ok(None) };
+        let mut columns = Columns::new(row, "links");
+        let epoch = SubscriptionEpoch(columns.int()?);
+        Ok(Some(LinkState { epoch, next: columns.optional_int()?.map(Position) }))
+    }
+
+    fn has_links(&self, life: Generation) -> Result<bool, LogError> {
+        let sql = "SELECT 1 FROM links WHERE life = ? LIMIT 1";
+        Ok(!self.rows(sql, vec![int(life.0)])?.is_empty())
     }
 
     fn fork(&self, id: &ForkId) -> Result<Option<ForkRow>, LogError> {

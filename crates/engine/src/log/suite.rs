@@ -11,6 +11,7 @@
 use std::ops::Range;
 
 use protocol::content_type::ContentType;
+use protocol::fanout::{SourceLife, SubscriptionEpoch};
 use protocol::headers::StreamSeq;
 use protocol::lifetime::Lifetime;
 use protocol::limits::ROW_BYTES_MAX;
@@ -19,10 +20,10 @@ use protocol::producer::{Epoch, Producer, ProducerId, Seq};
 use protocol::time::UnixMillis;
 
 use super::{
-    Blob, Counts, Duty, ForkId, ForkRow, Framing, Intent, Key, Log, LogError, Marker,
+    Blob, Counts, Duty, ForkId, ForkRow, Framing, Intent, Key, LinkState, Log, LogError, Marker,
     ProducerState, Release, RotationRow, SegmentRow, Write,
 };
-use crate::life::{Closed, Inherited, Life, Origin, Phase, Tombstone};
+use crate::life::{Closed, Inherited, Life, Origin, Phase, SessionKind, Tombstone};
 
 /// Runs every case, each on a log of its own.
 pub fn run<L: Log>(mut fresh: impl FnMut() -> L) {
@@ -39,6 +40,7 @@ pub fn run<L: Log>(mut fresh: impl FnMut() -> L) {
     sealed_extents_are_read_like_others(fresh());
     sealed_extents_are_erased_like_others(fresh());
     producers_belong_to_lives(fresh());
+    links_belong_to_lives(fresh());
     relations_round_trip(fresh());
     segments_are_read_by_range(fresh());
     rotations_round_trip(fresh());
@@ -56,6 +58,7 @@ fn life(generation: u64) -> Life {
         content_type: ContentType::parse("text/plain; charset=utf-8").unwrap(),
         lifetime: Lifetime::Unlimited,
         public: false,
+        session: None,
         touched: UnixMillis(1_700_000_000_000),
         checkpoint: Position(0),
         hot_ends: 0,
@@ -93,6 +96,8 @@ fn empty_log_knows_nothing<L: Log>(log: L) {
     assert_eq!(log.markers(9).unwrap(), []);
     assert_eq!(log.producer(Generation(1), &producer_id("p")).unwrap(), None);
     assert!(!log.has_producers(Generation(1)).unwrap());
+    assert_eq!(log.link(Generation(1), &link("p/s", 1)).unwrap(), None);
+    assert!(!log.has_links(Generation(1)).unwrap());
     assert_eq!(log.fork(&ForkId { child: "c".into(), generation: Generation(1) }).unwrap(), None);
     assert_eq!(log.forks_of(Generation(1), 9).unwrap(), 0);
     assert_eq!(log.counts(Generation(1), keys(0..9), 9).unwrap(), Counts::default());
@@ -125,8 +130,10 @@ fn lives_round_trip<L: Log>(mut log: L) {
     let expiring =
         Life { lifetime: Lifetime::ExpiresAt { at: UnixMillis(1_800_000_000_001) }, ..life(5) };
     let public = Life { public: true, ..life(6) };
+    let session = Life { session: Some(SessionKind::Plain), ..life(7) };
+    let wraps = Life { public: true, session: Some(SessionKind::Envelope), ..life(8) };
     let held = Life { public: true, ..full.clone() };
-    for stored in [life(3), full, held, expiring, public] {
+    for stored in [life(3), full, held, expiring, public, session, wraps] {
         log.commit(vec![Write::Life(stored.clone())]).unwrap();
         assert_eq!(log.lives(1).unwrap(), [stored]);
     }
@@ -242,6 +249,53 @@ fn producers_belong_to_lives<L: Log>(mut log: L) {
     log.commit(vec![Write::EraseProducers { generation: Generation(1), rows: 9 }]).unwrap();
     assert!(!log.has_producers(Generation(1)).unwrap());
     assert!(log.has_producers(Generation(2)).unwrap());
+}
+
+fn link(source: &str, generation: u64) -> SourceLife {
+    SourceLife { source: source.into(), generation: Generation(generation) }
+}
+
+fn links_belong_to_lives<L: Log>(mut log: L) {
+    let state = |epoch, next: Option<u64>| LinkState {
+        epoch: SubscriptionEpoch(epoch),
+        next: next.map(Position),
+    };
+    let put = |life, link, state| {
+        let (life, as_of) = (Generation(life), Position(5));
+        Write::Link { life, link, state, as_of }
+    };
+    let drop = |source: &str, generation: Option<u64>, up_to| Write::DropLinks {
+        life: Generation(1),
+        source: source.into(),
+        generation: generation.map(Generation),
+        up_to: SubscriptionEpoch(up_to),
+    };
+    let known = |log: &L, life, link| log.link(Generation(life), &link).unwrap();
+    log.commit(vec![
+        put(1, link("p/ä", 3), state(7, Some(0))),
+        put(1, link("p/ä", 4), state(8, Some(1 << 52))),
+        put(1, link("p/ä", 0), state(9, None)),
+        put(1, link("p/b", 3), state(7, Some(9))),
+        put(2, link("p/ä", 3), state(1, Some(2))),
+        put(1, link("p/b", 3), state(7, Some(10))),
+    ])
+    .unwrap();
+    assert_eq!(known(&log, 1, link("p/b", 3)), Some(state(7, Some(10))));
+    log.commit(vec![drop("p/ä", Some(3), 6)]).unwrap();
+    assert_eq!(known(&log, 1, link("p/ä", 3)), Some(state(7, Some(0))), "a later epoch stays");
+    log.commit(vec![drop("p/ä", Some(3), 9)]).unwrap();
+    assert_eq!(known(&log, 1, link("p/ä", 3)), None);
+    assert_eq!(known(&log, 1, link("p/ä", 4)), Some(state(8, Some(1 << 52))));
+    log.commit(vec![drop("p/ä", None, 99)]).unwrap();
+    assert_eq!(known(&log, 1, link("p/ä", 4)), None);
+    assert_eq!(known(&log, 1, link("p/ä", 0)), Some(state(9, None)), "floors stay");
+    assert_eq!(known(&log, 2, link("p/ä", 3)), Some(state(1, Some(2))));
+    let erase = |rows| vec![Write::EraseLinks { life: Generation(1), rows }];
+    log.commit(erase(1)).unwrap();
+    assert!(log.has_links(Generation(1)).unwrap());
+    log.commit(erase(9)).unwrap();
+    assert!(!log.has_links(Generation(1)).unwrap());
+    assert!(log.has_links(Generation(2)).unwrap());
 }
 
 fn relations_round_trip<L: Log>(mut log: L) {

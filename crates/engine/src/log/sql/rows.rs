@@ -86,7 +86,7 @@ pub(super) fn life_of<B: Blob>(row: Row<B>) -> Result<Life, LogError> {
         None => None,
         Some(bytes) => Some(Origin::decode(&bytes.to_vec()).ok_or_else(|| columns.damaged())?),
     };
-    let (Some((phase, public)), Some(content_type), Ok(seq), Some(closed)) =
+    let (Some((phase, public, session)), Some(content_type), Ok(seq), Some(closed)) =
         (phase, content_type, seq, closed)
     else {
         return Err(columns.damaged());
@@ -98,6 +98,7 @@ pub(super) fn life_of<B: Blob>(row: Row<B>) -> Result<Life, LogError> {
         content_type,
         lifetime,
         public,
+        session,
         touched,
         checkpoint,
         hot_ends,

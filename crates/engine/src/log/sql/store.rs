@@ -57,6 +57,9 @@ pub(super) fn store<D: Database>(database: &mut D, write: Write<D::Bytes>) -> Re
              (SELECT id FROM producers WHERE generation = ?1 LIMIT ?2)",
             vec![int(generation.0), int(u64::from(rows))],
         ),
+        Write::Link { .. } | Write::DropLinks { .. } | Write::EraseLinks { .. } => {
+            store_link(database, write)
+        }
         Write::Fork(..) | Write::DropFork(..) | Write::Release(..) | Write::DropRelease(..) => {
             store_relation(database, write)
         }
@@ -132,6 +135,40 @@ fn store_relation<D: Database>(database: &mut D, write: Write<D::Bytes>) -> Resu
             database.execute("DELETE FROM releases WHERE generation = ?", vec![int(generation.0)])
         }
         _ => Err(LogError::Failed("not a relation".into())),
+    }
+}
+
+/// Stores what has to do with fan-out.
+fn store_link<D: Database>(database: &mut D, write: Write<D::Bytes>) -> Result<(), LogError> {
+    match write {
+        Write::Link { life, link, state, as_of } => database.execute(
+            "INSERT OR REPLACE INTO links (life, source, generation, epoch, next, as_of) \
+             VALUES (?, ?, ?, ?, ?, ?)",
+            vec![
+                int(life.0),
+                text(&link.source),
+                int(link.generation.0),
+                int(state.epoch.0),
+                state.next.map_or(Value::Null, |next| int(next.0)),
+                int(as_of.0),
+            ],
+        ),
+        Write::DropLinks { life, source, generation, up_to } => database.execute(
+            "DELETE FROM links WHERE life = ?1 AND source = ?2 \
+             AND generation = coalesce(?3, generation) AND next IS NOT NULL AND epoch <= ?4",
+            vec![
+                int(life.0),
+                text(&source),
+                generation.map_or(Value::Null, |generation| int(generation.0)),
+                int(up_to.0),
+            ],
+        ),
+        Write::EraseLinks { life, rows } => database.execute(
+            "DELETE FROM links WHERE life = ?1 AND (source, generation) IN \
+             (SELECT source, generation FROM links WHERE life = ?1 LIMIT ?2)",
+            vec![int(life.0), int(u64::from(rows))],
+        ),
+        _ => Err(LogError::Failed("nothing of fan-out".into())),
     }
 }
 
