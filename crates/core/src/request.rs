@@ -52,6 +52,7 @@ pub(crate) struct AppendHeaderText<'a> {
     pub(crate) timing: Option<&'a str>,
     pub(crate) traceparent: Option<&'a str>,
     pub(crate) audience: Option<&'a str>,
+    pub(crate) publish: Option<&'a str>,
 }
 
 impl<'a> AppendHeaderText<'a> {
@@ -71,6 +72,7 @@ impl<'a> AppendHeaderText<'a> {
             timing: next(),
             traceparent: next(),
             audience: next(),
+            publish: next(),
         }
     }
 }

@@ -23,7 +23,8 @@ export function appendHeaders(request) {
     field(headers.get("origin")) +
     field(headers.get("stream-timing")) +
     field(headers.get("traceparent")) +
-    field(headers.get("x-durable-streams-audience"))
+    field(headers.get("x-durable-streams-audience")) +
+    field(headers.get("x-durable-streams-publish"))
   );
 }
 

@@ -21,10 +21,11 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use engine::append::{Append, Appended};
+use engine::append::{Append, AppendError, Appended};
 use engine::log::Blob;
 use js_sys::{Function, Promise};
 use protocol::error::{ApiError, ErrorCode};
+use protocol::fanout::Fanout;
 use protocol::headers::name;
 use protocol::limits::{BODIES_IN_FLIGHT_BYTES_MAX, GROUP_APPENDS_MAX};
 use protocol::offset::Generation;
@@ -33,6 +34,8 @@ use wasm_bindgen_futures::{JsFuture, spawn_local};
 use worker::Delay;
 
 use super::calls::CallTicket;
+use super::deliveries::DeliveryTicket;
+use super::fanout::Published;
 use super::timing::Timing;
 use super::{Inner, JsBytes};
 use crate::body::{self, Body, Bounds};
@@ -54,6 +57,8 @@ pub(crate) enum Ticket {
     Request(RequestTicket),
     /// An append of a WebSocket client.
     Call(CallTicket),
+    /// A range for a session.
+    Delivery(DeliveryTicket),
 }
 
 impl Ticket {
@@ -62,6 +67,7 @@ impl Ticket {
         match self {
             Self::Request(ticket) => ticket.appended(appended, has_body),
             Self::Call(ticket) => ticket.appended(appended),
+            Self::Delivery(ticket) => ticket.appended(),
         }
     }
 
@@ -70,13 +76,22 @@ impl Ticket {
         match self {
             Self::Request(ticket) => ticket.refused(failure),
             Self::Call(ticket) => ticket.refused(failure.error),
+            Self::Delivery(ticket) => ticket.failed(failure),
+        }
+    }
+
+    /// Answers an append that the engine has refused.
+    fn judged(self, error: AppendError) {
+        match self {
+            Self::Delivery(ticket) => ticket.refused(error),
+            other => other.refused(error.into()),
         }
     }
 
     /// The life that the append is for; `None` for whichever there is.
     fn life(&self) -> Option<Generation> {
         match self {
-            Self::Request(_) => None,
+            Self::Request(_) | Self::Delivery(_) => None,
             Self::Call(ticket) => Some(ticket.life()),
         }
     }
@@ -104,6 +119,8 @@ pub(crate) struct RequestTicket {
     /// What the request waited for, if it asked.
     timing: Option<Timing>,
     traceparent: Option<String>,
+    /// Whether it is answered only when the subscribers have it, or are on their way to it.
+    is_publish: bool,
     inner: Rc<Inner>,
 }
 
@@ -130,6 +147,16 @@ impl RequestTicket {
     fn refused(mut self, failure: Failure) {
         self.inner.tell_failure(&failure, self.traceparent.take());
         self.settle(failure.reply());
+    }
+
+    /// Answers a publish: an append of which it is known what became of it.
+    pub(crate) fn published(mut self, appended: &Appended, has_body: bool, fanout: Fanout) {
+        self.settle(fanout_reply(appended_reply(appended, has_body), fanout));
+    }
+
+    /// The trace of the request, as it came.
+    pub(crate) fn traceparent(&self) -> Option<&str> {
+        self.traceparent.as_deref()
     }
 
     fn settle(&mut self, reply: Reply) {
@@ -232,6 +259,7 @@ impl Inner {
                 room: None,
                 timing: self.begin_timing(text.timing),
                 traceparent: text.traceparent.map(str::to_owned),
+                is_publish: text.publish.is_some(),
                 inner: Rc::clone(self),
             };
             let arriving = Arriving::new(self);
@@ -361,13 +389,17 @@ impl Inner {
         // A load that failed drops the tickets, and each says so.
         let Ok(outcome) = outcome else { return };
         for ((ticket, has_body), reply) in tickets.into_iter().zip(outcome.replies) {
-            match reply {
-                Ok(appended) => ticket.appended(&appended, has_body),
-                Err(error) => ticket.refused(error.into()),
+            match (reply, ticket) {
+                (Ok(appended), Ticket::Request(ticket)) if ticket.is_publish => {
+                    self.await_fanout(Published { ticket, appended, has_body });
+                }
+                (Ok(appended), ticket) => ticket.appended(&appended, has_body),
+                (Err(error), ticket) => ticket.judged(error),
             }
         }
         if let Some(growth) = outcome.growth {
             self.announce(growth);
+            self.nudge_shards();
             self.take_up();
             self.rotate_if_due();
             self.watch_quota();
@@ -403,4 +435,13 @@ fn appended_reply(appended: &Appended, has_body: bool) -> Reply {
             .header(name::PRODUCER_EPOCH, epoch.0.to_string())
             .header(name::PRODUCER_SEQ, seq.0.to_string()),
     }
+}
+
+/// The answer to a publish.
+fn fanout_reply(reply: Reply, fanout: Fanout) -> Reply {
+    reply
+        .header(name::STREAM_FANOUT_COUNT, fanout.count.to_string())
+        .header(name::STREAM_FANOUT_SUCCESSES, fanout.successes.to_string())
+        .header(name::STREAM_FANOUT_FAILURES, fanout.failures.to_string())
+        .header(name::STREAM_FANOUT_MODE, fanout.mode.as_str())
 }

@@ -8,6 +8,8 @@
 //! - [`verbs`]: one function a method.
 //! - [`readers`]: hibernating sockets of live readers, and the turns in which they are fed.
 //! - [`calls`]: appends of WebSocket clients.
+//! - [`fanout`]: telling shards of subscribers what there is, and publishers what became of it.
+//! - [`deliveries`]: what a session's stream is sent.
 //! - [`forks`]: the conversation between a fork and its source.
 //! - [`stats`]: what the stream holds, for operators.
 //! - [`timing`]: what a request waited for here.
@@ -15,6 +17,8 @@
 
 mod appends;
 mod calls;
+mod deliveries;
+mod fanout;
 mod forks;
 mod readers;
 mod rotation;
@@ -49,6 +53,7 @@ use crate::metrics::{Level, event};
 use crate::request::{Headers, split_url};
 use crate::respond::{Failure, Reply, internal, unauthorized};
 use appends::Appends;
+use fanout::Fanouts;
 use forks::ForkInProgress;
 use readers::Readers;
 pub(crate) use readers::{READER_OFFSET, STREAM_LASTS};
@@ -86,6 +91,7 @@ pub(crate) struct Inner {
     stream: RefCell<Option<ObjectStream>>,
     pub(crate) appends: Appends,
     pub(crate) readers: Readers,
+    pub(crate) fanouts: Fanouts,
     /// The fork that a request of this instance is making, if one is.
     pub(crate) fork_in_progress: ForkInProgress,
     pub(crate) uploading: Uploading,
@@ -131,6 +137,7 @@ impl StreamObject {
                 stream: RefCell::new(None),
                 appends: Appends::default(),
                 readers: Readers::new(),
+                fanouts: Fanouts::default(),
                 fork_in_progress: ForkInProgress::default(),
                 uploading: Uploading::default(),
                 is_fresh: Cell::new(false),
@@ -221,7 +228,7 @@ impl Inner {
         self.config()?;
         let (_, path, query) = split_url(&call.url);
         if let Some(operation) = path.strip_prefix(INTERNAL) {
-            return self.answer_object(operation, query, call).await;
+            return self.answer_internal(operation, query, call).await;
         }
         let method = call.request.method();
         self.admit(call.audience, &method)?;
@@ -231,6 +238,22 @@ impl Inner {
             "HEAD" => self.head(),
             "DELETE" => self.delete(),
             _ => Err(Failure::new(ErrorCode::MethodNotAllowed, "A stream has no such method.")),
+        }
+    }
+
+    /// Questions of other objects, and of the edge.
+    async fn answer_internal(
+        self: &Rc<Self>,
+        operation: &str,
+        query: &str,
+        call: &Call,
+    ) -> Result<Answer, Failure> {
+        if let Some(answer) = self.answer_session(operation, query, call).await? {
+            return Ok(answer);
+        }
+        match self.answer_subscribers(operation, query, call).await? {
+            Some(answer) => Ok(answer),
+            None => self.answer_object(operation, query, call).await,
         }
     }
 
