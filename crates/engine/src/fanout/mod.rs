@@ -30,6 +30,7 @@ pub mod inline;
 pub mod ledger;
 pub mod peers;
 pub mod roster;
+pub mod source;
 
 /// First pause after a failure; it doubles with each further one.
 const PAUSE_MS: u64 = 500;
