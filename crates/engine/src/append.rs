@@ -190,6 +190,7 @@ impl<L: Log> Stream<L> {
     ) -> Result<Vec<Result<Appended, AppendError>>, LogError> {
         let (room, bytes_max) = (self.room(), self.bounds.bytes_max);
         let Some(current) = &mut self.current else { return Ok(Vec::new()) };
+        let tail = current.tail;
         let mut rows = Rows::new(current, now);
         let mut replies = Vec::with_capacity(group.len());
         for append in group {
@@ -218,6 +219,9 @@ impl<L: Log> Stream<L> {
             checkpoint(current, &mut writes);
         } else {
             plan_checkpoint(current, &mut writes);
+        }
+        if current.tail > tail {
+            self.plan_fanout(&mut writes, now);
         }
         self.commit(writes)?;
         Ok(replies)

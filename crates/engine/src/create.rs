@@ -140,7 +140,7 @@ impl<L: Log> Stream<L> {
         self.settle(now)?;
         let Some(current) = &self.current else { return Ok(None) };
         match current.life.phase {
-            Phase::Erasing => return Ok(None),
+            Phase::Erasing | Phase::Held | Phase::Lapsed => return Ok(None),
             Phase::Forking => return Err(CreateError::Busy),
             Phase::SoftDeleted => return Err(CreateError::Held),
             Phase::Live => {}

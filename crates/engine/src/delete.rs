@@ -1,5 +1,6 @@
 //! Delete and expiry (PROTOCOL §5.4), and the erasing of what is left of dead lives.
 //!
+//! A life that shards still read is held for them: see [`crate::fanout::source`].
 //! A life that forks still reference becomes soft-deleted, and what lies behind the highest fork
 //! point is erased: nobody can read it any more. Any other is buried: one commit makes
 //! it invisible, writes the tombstone, and either erases its few rows or leaves them to the duty
@@ -41,6 +42,7 @@ impl<L: Log> Stream<L> {
     /// Ends the current life: held for its forks, or buried.
     pub(crate) fn remove(&mut self, now: UnixMillis) -> Result<Deleted, LogError> {
         let Some(current) = &self.current else { return Ok(Deleted::Buried) };
+        let has_shards = self.shards.has(current.life.generation);
         let mut writes = Vec::new();
         if self.log.forks_of(current.life.generation, 1)? > 0 {
             self.plan_hold(&mut writes, now);
@@ -48,7 +50,11 @@ impl<L: Log> Stream<L> {
             self.stale = true;
             return Ok(Deleted::Held);
         }
-        self.plan_burial(&mut writes, now, Source::Release)?;
+        if has_shards {
+            self.plan_held(&mut writes, now);
+        } else {
+            self.plan_burial(&mut writes, now, Source::Release)?;
+        }
         self.commit(writes)?;
         Ok(Deleted::Buried)
     }
@@ -57,13 +63,22 @@ impl<L: Log> Stream<L> {
     fn plan_hold(&mut self, writes: &mut Vec<Write<L::Bytes>>, now: UnixMillis) {
         self.plan_no_rotation(writes, now);
         let Some(current) = &mut self.current else { return };
+        let has_shards = self.shards.has(current.life.generation);
         current.life.phase = Phase::SoftDeleted;
+        if has_shards {
+            // Its shards need the bytes behind the fork point for a while.
+            current.life.touched = now.max(UnixMillis(1));
+            current.life.checkpoint = current.tail;
+        }
         writes.push(Write::Life(current.life.clone()));
         // The tail will be cut off, and with it the memory of the keys that were used.
         self.tombstone = self.tombstone.past(current);
         writes.push(Write::Tombstone(self.tombstone));
         self.plan_no_duty(writes, Duty::Expire);
         self.plan_duty(writes, Duty::Erase, now);
+        if has_shards {
+            self.plan_told_soon(writes, now);
+        }
     }
 
     /// Plans the end of the current life for everybody.
@@ -83,11 +98,8 @@ impl<L: Log> Stream<L> {
             && !self.has_state(life.generation)?;
         // Memory moves on only after the last read, which may fail.
         self.plan_no_rotation(writes, now);
-        if let (Source::Release, Some(origin)) = (source, &life.origin) {
-            let release =
-                Release { generation: life.generation, source: origin.source.clone(), attempts: 0 };
-            writes.push(Write::Release(release));
-            self.plan_duty(writes, Duty::Release, now);
+        if source == Source::Release {
+            self.plan_release(writes, &life, now);
         }
         writes.push(Write::Tombstone(tombstone));
         if few {
@@ -105,6 +117,19 @@ impl<L: Log> Stream<L> {
         self.tombstone = tombstone;
         self.current = None;
         Ok(())
+    }
+
+    /// Plans that a fork's source is told that it is gone.
+    pub(crate) fn plan_release(
+        &mut self,
+        writes: &mut Vec<Write<L::Bytes>>,
+        life: &Life,
+        now: UnixMillis,
+    ) {
+        let Some(origin) = &life.origin else { return };
+        let (generation, source) = (life.generation, origin.source.clone());
+        writes.push(Write::Release(Release { generation, source, attempts: 0 }));
+        self.plan_duty(writes, Duty::Release, now);
     }
 
     /// Plans the end of the first segments of a dead life: its own objects get a marker each.
@@ -136,7 +161,9 @@ impl<L: Log> Stream<L> {
     /// `true` when there is more to do.
     fn trim_step(&mut self, now: UnixMillis) -> Result<bool, LogError> {
         let held = self.current.as_ref().filter(|life| life.life.phase == Phase::SoftDeleted);
-        let Some(current) = held else { return Ok(false) };
+        let Some(current) = held.filter(|held| !self.is_kept_for_shards(&held.life)) else {
+            return Ok(false);
+        };
         let generation = current.life.generation;
         let kept = self.log.highest_fork(generation)?.unwrap_or_default();
         let keys = current.key(kept)..KEY_END;
@@ -161,19 +188,31 @@ impl<L: Log> Stream<L> {
     pub(crate) fn erase_step(&mut self, now: UnixMillis) -> Result<bool, LogError> {
         let trims = self.trim_step(now)?;
         let lives = self.log.lives(LIVES_MAX)?;
-        let mut more =
-            trims || lives.iter().filter(|life| life.phase == Phase::Erasing).count() > 1;
+        let mut doomed = Vec::new();
         let mut end = KEY_END;
-        for life in &lives {
-            if life.phase == Phase::Erasing {
-                more |= !self.erase_life_step(life, end, now)?;
-                break;
+        for life in lives {
+            let base = life.base;
+            let has_rows = life.phase == Phase::Lapsed && self.has_rows(&life, end)?;
+            if life.phase == Phase::Erasing || has_rows {
+                doomed.push((life, end));
             }
-            end = life.base;
+            end = base;
+        }
+        let mut more = trims || doomed.len() > 1;
+        if let Some((life, end)) = doomed.first() {
+            more |= !self.erase_life_step(life, *end, now)?;
         }
         // The rows are gone: without the count, memory does not match the log.
         self.dead_bytes = self.count_dead_bytes().inspect_err(|_| self.stale = true)?;
         Ok(more)
+    }
+
+    /// Whether there is anything left of a life but its own row.
+    fn has_rows(&self, life: &Life, end: Key) -> Result<bool, LogError> {
+        let keys = life.base..end;
+        Ok(!self.log.extents(keys.clone(), 1)?.is_empty()
+            || !self.log.segment_names(keys, 1)?.is_empty()
+            || self.has_state(life.generation)?)
     }
 
     /// Erases up to [`ERASE_ROWS`] rows of each table of a dead life; `true` when it was the rest.
@@ -194,7 +233,7 @@ impl<L: Log> Stream<L> {
             Write::EraseLinks { life: life.generation, rows: ERASE_ROWS },
         ];
         self.plan_garbage(&mut writes, keys, segments, now);
-        if few && !state {
+        if few && !state && life.phase == Phase::Erasing {
             writes.push(Write::DropLife(life.generation));
         }
         self.commit(writes)?;
@@ -204,7 +243,7 @@ impl<L: Log> Stream<L> {
 
 impl Tombstone {
     /// What is to be remembered of a life that ends.
-    fn past(self, current: &Current) -> Self {
+    pub(crate) fn past(self, current: &Current) -> Self {
         // A close without bytes uses the tail's key.
         let next = Key(current.key(current.tail).0.saturating_add(1));
         Self {

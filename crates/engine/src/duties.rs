@@ -1,9 +1,8 @@
 //! Duties: what the object's one alarm sees to.
 //!
 //! Each duty is bounded and idempotent and sets its own next time. What needs another object (a
-//! release) or the object store (a marker, an interrupted upload) is handed out; the caller reports
-//! back. Whatever fails stays in the table and comes
-//! due again.
+//! release, a nudge) or the object store (a marker, an interrupted upload) is handed out; the caller
+//! reports back. Whatever fails stays in the table and comes due again.
 
 use protocol::offset::Generation;
 use protocol::time::UnixMillis;
@@ -47,6 +46,8 @@ pub struct Due {
     /// An upload that lost its instance: collect its range again, look for the object, and answer
     /// with [`Stream::publish`] or [`Stream::rotation_failed`].
     pub upload: Option<Rotation>,
+    /// Shards that do not know the tail: call [`Stream::begin_nudges`].
+    pub nudge: bool,
 }
 
 impl<L: Log> Stream<L> {
@@ -69,6 +70,7 @@ impl<L: Log> Stream<L> {
                 Duty::Release => handed.releases = self.due_releases(now)?,
                 Duty::Rotate => handed.upload = self.do_rotate(busy.rotating, now)?,
                 Duty::Sweep => handed.markers = self.due_markers(now)?,
+                Duty::Fanout => handed.nudge = self.do_fanout(now)?,
             }
         }
         self.set_alarm()?;

@@ -22,8 +22,9 @@ use crate::log::Key;
 /// Where a life stands.
 ///
 /// ```text
-/// Forking ──► Live ──► SoftDeleted ──► Erasing ──► (no row)
-///    └────────────────────────────────────▲
+/// Forking ──► Live ──► SoftDeleted ──► Held ──► Lapsed ──► Erasing ──► (no row)
+///    │          └──────────────────────►           │          ▲
+///    └───────────────── (any step may be left out) ┴──────────┘
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -35,6 +36,10 @@ pub enum Phase {
     SoftDeleted,
     /// Gone for everybody; rows are being erased in bounded steps.
     Erasing,
+    /// Gone for clients, and kept for shards of subscribers that lag behind.
+    Held,
+    /// Gone for clients, and its bytes for everybody; its shards are still to be told.
+    Lapsed,
 }
 
 impl Phase {
@@ -46,6 +51,8 @@ impl Phase {
             Self::Live => 1,
             Self::SoftDeleted => 2,
             Self::Erasing => 3,
+            Self::Held => 4,
+            Self::Lapsed => 5,
         }
     }
 
@@ -57,6 +64,8 @@ impl Phase {
             1 => Some(Self::Live),
             2 => Some(Self::SoftDeleted),
             3 => Some(Self::Erasing),
+            4 => Some(Self::Held),
+            5 => Some(Self::Lapsed),
             _ => None,
         }
     }
@@ -317,11 +326,11 @@ mod tests {
 
     #[test]
     fn phases_round_trip() {
-        for phase in [Phase::Forking, Phase::Live, Phase::SoftDeleted, Phase::Erasing] {
-            assert_eq!(Phase::from_code(phase.code()), Some(phase));
+        for code in 0..6 {
+            assert_eq!(Phase::from_code(code).map(Phase::code), Some(code));
         }
-        assert_eq!(Phase::from_code(4), None);
-        for code in [-1, 4, 15, 20, 97, 128, 129, i64::MIN, i64::MAX] {
+        assert_eq!(Phase::from_code(6), None);
+        for code in [-1, 6, 15, 22, 97, 128, 129, i64::MIN, i64::MAX] {
             assert_eq!(Life::from_phase_code(code), None, "{code}");
         }
         let sessions = [None, Some(SessionKind::Plain), Some(SessionKind::Envelope)];

@@ -13,8 +13,9 @@ use crate::life::{Life, Phase, Tombstone};
 use crate::log::{ExtentRow, Key, LinkState, Log, LogError};
 use crate::stream::{Current, Stream, touch_slack_ms};
 
-/// Lives looked at: the current one and those still being erased. Older ones wait their turn.
-pub(crate) const LIVES_MAX: u32 = 16;
+/// Lives looked at: the current one, those that are held, and those still being erased. Older ones
+/// wait their turn.
+pub(crate) const LIVES_MAX: u32 = 64;
 
 /// Past every key.
 pub(crate) const KEY_END: Key = Key(1 << 53);
@@ -27,11 +28,15 @@ impl<L: Log> Stream<L> {
         self.duties = self.log.duties()?.into_iter().collect();
         // The alarm was set with the duties, in one commit.
         self.alarm = self.duties.values().min().copied();
+        self.load_shards()?;
         let newest = self.log.lives(1)?.into_iter().next();
         self.current = match newest {
-            Some(life) if life.phase != Phase::Erasing => Some(self.load_life(life)?),
+            Some(life) if life.phase != Phase::Erasing && !life.is_held() => {
+                Some(self.load_life(life)?)
+            }
             _ => None,
         };
+        self.load_held()?;
         self.rotation = match &self.current {
             Some(current) => self.log.rotation(current.life.generation)?,
             None => None,
@@ -43,12 +48,12 @@ impl<L: Log> Stream<L> {
         Ok(())
     }
 
-    /// Hot bytes of the lives that are being erased.
+    /// Hot bytes of the lives that are held or being erased.
     pub(crate) fn count_dead_bytes(&self) -> Result<u64, LogError> {
         let mut bytes = 0u64;
         let mut end = KEY_END;
         for life in self.log.lives(LIVES_MAX)? {
-            if life.phase == Phase::Erasing {
+            if life.phase == Phase::Erasing || life.is_held() {
                 let keys = life.base..end;
                 let first = self.log.extents(keys.clone(), 1)?.first().map(|row| row.key);
                 let last = self.log.last_extent(keys)?.map(|row| row.end());
@@ -76,6 +81,9 @@ impl<L: Log> Stream<L> {
             current.tail = current.life.position(last.end());
         }
         if current.life.phase == Phase::SoftDeleted {
+            if self.is_kept_for_shards(&current.life) {
+                return Ok(current);
+            }
             // What lies behind is being erased.
             let kept = self.log.highest_fork(current.life.generation)?.unwrap_or_default();
             current.tail = current.tail.min(kept);

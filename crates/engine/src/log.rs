@@ -18,7 +18,7 @@
 
 use std::ops::Range;
 
-use protocol::fanout::{SourceLife, SubscriptionEpoch};
+use protocol::fanout::{ShardId, SourceLife, SubscriptionEpoch};
 use protocol::offset::{Generation, Position};
 use protocol::producer::{Epoch, ProducerId, Seq};
 use protocol::time::UnixMillis;
@@ -220,12 +220,21 @@ pub enum Duty {
     Rotate,
     /// Objects that nothing references wait to be deleted.
     Sweep,
+    /// A shard may not have noted the tail, or how the life stands.
+    Fanout,
 }
 
 impl Duty {
     /// Every kind.
-    pub const ALL: [Self; 6] =
-        [Self::Expire, Self::Erase, Self::Fork, Self::Release, Self::Rotate, Self::Sweep];
+    pub const ALL: [Self; 7] = [
+        Self::Expire,
+        Self::Erase,
+        Self::Fork,
+        Self::Release,
+        Self::Rotate,
+        Self::Sweep,
+        Self::Fanout,
+    ];
 
     /// The number stored in the table.
     #[must_use]
@@ -237,6 +246,7 @@ impl Duty {
             Self::Release => 4,
             Self::Rotate => 5,
             Self::Sweep => 6,
+            Self::Fanout => 7,
         }
     }
 
@@ -357,6 +367,20 @@ pub enum Write<B> {
         /// At most so many rows.
         rows: u32,
     },
+    /// Stores that a life has a shard.
+    Shard {
+        /// Generation of the life.
+        generation: Generation,
+        /// Which shard.
+        shard: ShardId,
+    },
+    /// Forgets a shard of a life.
+    DropShard {
+        /// Generation of the life.
+        generation: Generation,
+        /// Which shard.
+        shard: ShardId,
+    },
     /// Stores a segment's row.
     Segment(SegmentRow),
     /// Erases the first `rows` segments with keys in the range.
@@ -432,6 +456,12 @@ pub trait Log {
     /// # Errors
     /// See [`Log::tombstone`].
     fn lives(&self, limit: u32) -> Result<Vec<Life>, LogError>;
+
+    /// The life of a generation.
+    ///
+    /// # Errors
+    /// See [`Log::tombstone`].
+    fn life(&self, generation: Generation) -> Result<Option<Life>, LogError>;
 
     /// Extents with keys in the range, ascending, at most `limit`.
     ///
@@ -515,6 +545,12 @@ pub trait Log {
     /// # Errors
     /// See [`Log::tombstone`].
     fn has_links(&self, life: Generation) -> Result<bool, LogError>;
+
+    /// Shards of all lives, ascending, at most `limit`.
+    ///
+    /// # Errors
+    /// See [`Log::tombstone`].
+    fn shards(&self, limit: u32) -> Result<Vec<(Generation, ShardId)>, LogError>;
 
     /// A fork's row at its source.
     ///

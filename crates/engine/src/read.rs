@@ -63,6 +63,20 @@ struct PageKey {
     closed: bool,
 }
 
+impl PageKey {
+    fn new(current: &Current, from: Position, chunk: u64, dress: Dress) -> Self {
+        Self {
+            generation: current.life.generation,
+            from,
+            chunk,
+            dress,
+            cold: current.cold,
+            tail: current.tail,
+            closed: current.closed.is_closed(),
+        }
+    }
+}
+
 /// Larger pages are not kept: an isolate has many objects and 128 MB.
 const KEPT_BYTES_MAX: u64 = 64 << 10;
 
@@ -132,15 +146,7 @@ impl<L: Log> Stream<L> {
         self.live(now)?;
         let Some(current) = &self.current else { return Err(Missing::NotFound.into()) };
         let from = from.min(current.tail);
-        let key = PageKey {
-            generation: current.life.generation,
-            from,
-            chunk,
-            dress,
-            cold: current.cold,
-            tail: current.tail,
-            closed: current.closed.is_closed(),
-        };
+        let key = PageKey::new(current, from, chunk, dress);
         if let Some(last) = self.last_page.as_ref().filter(|last| last.key == key) {
             return Ok(last.page.clone());
         }
@@ -174,6 +180,17 @@ impl<L: Log> Stream<L> {
             up_to_date,
             closed: up_to_date && current.closed.is_closed(),
         })
+    }
+
+    /// A page for whoever replicates the stream.
+    pub(crate) fn wire_page(
+        &self,
+        current: &Current,
+        from: Position,
+        chunk: u64,
+    ) -> Result<Page<L::Bytes>, LogError> {
+        let from = from.min(current.tail);
+        self.read_page(current, PageKey::new(current, from, chunk, Dress::Wire))
     }
 
     /// The tail position and whether the stream is closed there, with its content type: what a

@@ -9,6 +9,7 @@ use protocol::offset::{Generation, Offset, Position};
 use protocol::time::UnixMillis;
 
 use crate::cold::SegmentCache;
+use crate::fanout::source::Shards;
 use crate::life::{Closed, Life, Phase, Tombstone};
 use crate::links::Links;
 use crate::log::{Duty, Log, LogError, RotationRow, Write};
@@ -34,7 +35,9 @@ pub struct Stream<L: Log> {
     pub(crate) rotation: Option<RotationRow>,
     /// Uploads that have failed in a row, as far as this instance knows.
     pub(crate) upload_failures: u32,
-    /// Hot bytes of dead lives that are still to be erased.
+    /// What is known of the shards of all lives.
+    pub(crate) shards: Shards,
+    /// Hot bytes of dead lives that are held or still to be erased.
     pub(crate) dead_bytes: u64,
     /// The segment that was looked at last.
     pub(crate) segment: SegmentCache,
@@ -81,6 +84,8 @@ pub struct Bounds {
     /// How long an object stays after nothing references it: longer than any read that was told
     /// of it before.
     pub grace_ms: u64,
+    /// How long the bytes of an ended life are held for shards that lag behind.
+    pub fanout_hold_ms: u64,
 }
 
 impl Default for Bounds {
@@ -92,6 +97,7 @@ impl Default for Bounds {
             fork_copy_bytes_max: limits::FORK_COPY_BYTES_MAX,
             lend_bytes: limits::ROW_BYTES_MAX,
             grace_ms: limits::SEGMENT_GRACE_MS,
+            fanout_hold_ms: limits::FANOUT_HOLD_MAX_MS,
         }
     }
 }
@@ -146,6 +152,7 @@ impl<L: Log> Stream<L> {
             bounds: Bounds::default(),
             rotation: None,
             upload_failures: 0,
+            shards: Shards::default(),
             dead_bytes: 0,
             segment: SegmentCache::default(),
             last_page: None,
@@ -269,7 +276,9 @@ impl<L: Log> Stream<L> {
             Some(current) => match current.life.phase {
                 Phase::Live => Ok(current),
                 Phase::SoftDeleted => Err(Missing::Gone),
-                Phase::Forking | Phase::Erasing => Err(Missing::NotFound),
+                Phase::Forking | Phase::Erasing | Phase::Held | Phase::Lapsed => {
+                    Err(Missing::NotFound)
+                }
             },
             None => Err(Missing::NotFound),
         }

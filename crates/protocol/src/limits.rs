@@ -280,6 +280,21 @@ const _: () = assert!(
     "sockets that are closing still count with the platform"
 );
 
+// Fan-out.
+
+/// How long a source that has grown leaves it to whoever made it grow to tell its shards, before its
+/// alarm does.
+pub const FANOUT_PATIENCE_MS: u64 = 1_000;
+
+/// Longest pause before a shard is told again that did not answer.
+pub const FANOUT_PAUSE_MS_MAX: u64 = 60_000;
+
+/// How long the bytes of a source that has ended are held for subscribers that lag behind.
+pub const FANOUT_HOLD_MAX_MS: u64 = 24 * 3_600_000;
+
+/// Ended lives of one path whose bytes are held; the oldest gives way.
+pub const HELD_LIVES_MAX: usize = 16;
+
 // Shared reads at the edge.
 
 /// Seconds for which the edge keeps pages that cannot change: what a browser is told as well. A

@@ -9,10 +9,10 @@ use std::rc::Rc;
 
 use engine::life::{Life, Tombstone};
 use engine::log::{
-    Counts, Duty, ExtentRow, ForkId, ForkRow, Framing, Key, LinkState, Log, LogError, Marker, ProducerState,
-    Release, RotationRow, SegmentRow, Write,
+    Counts, Duty, ExtentRow, ForkId, ForkRow, Framing, Key, LinkState, Log, LogError, Marker,
+    ProducerState, Release, RotationRow, SegmentRow, Write,
 };
-use protocol::fanout::SourceLife;
+use protocol::fanout::{ShardId, SourceLife};
 use protocol::offset::{Generation, Position};
 use protocol::producer::ProducerId;
 use protocol::time::UnixMillis;
@@ -80,6 +80,11 @@ impl<L: Log<Bytes = Vec<u8>>, H: Hook> Log for Hooked<L, H> {
     fn lives(&self, limit: u32) -> Result<Vec<Life>, LogError> {
         self.hook.before_read()?;
         self.inner.lives(limit)
+    }
+
+    fn life(&self, generation: Generation) -> Result<Option<Life>, LogError> {
+        self.hook.before_read()?;
+        self.inner.life(generation)
     }
 
     fn extents(&self, keys: Range<Key>, limit: u32) -> Result<Vec<ExtentRow>, LogError> {
@@ -154,6 +159,11 @@ impl<L: Log<Bytes = Vec<u8>>, H: Hook> Log for Hooked<L, H> {
     fn has_links(&self, life: Generation) -> Result<bool, LogError> {
         self.hook.before_read()?;
         self.inner.has_links(life)
+    }
+
+    fn shards(&self, limit: u32) -> Result<Vec<(Generation, ShardId)>, LogError> {
+        self.hook.before_read()?;
+        self.inner.shards(limit)
     }
 
     fn fork(&self, id: &ForkId) -> Result<Option<ForkRow>, LogError> {

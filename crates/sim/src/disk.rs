@@ -11,10 +11,10 @@ use engine::life::{Life, Tombstone};
 use engine::log::memory::MemoryLog;
 use engine::log::sql::SqlLog;
 use engine::log::{
-    Counts, Duty, ExtentRow, ForkId, ForkRow, Framing, Key, LinkState, Log, LogError, Marker, ProducerState,
-    Release, RotationRow, SegmentRow, Write,
+    Counts, Duty, ExtentRow, ForkId, ForkRow, Framing, Key, LinkState, Log, LogError, Marker,
+    ProducerState, Release, RotationRow, SegmentRow, Write,
 };
-use protocol::fanout::SourceLife;
+use protocol::fanout::{ShardId, SourceLife};
 use protocol::offset::{Generation, Position};
 use protocol::producer::ProducerId;
 use protocol::time::UnixMillis;
@@ -112,6 +112,10 @@ impl Log for Disk {
         on_either!(self, log => log.lives(limit))
     }
 
+    fn life(&self, generation: Generation) -> Result<Option<Life>, LogError> {
+        on_either!(self, log => log.life(generation))
+    }
+
     fn extents(&self, keys: Range<Key>, limit: u32) -> Result<Vec<ExtentRow>, LogError> {
         on_either!(self, log => log.extents(keys, limit))
     }
@@ -166,6 +170,10 @@ impl Log for Disk {
 
     fn has_links(&self, life: Generation) -> Result<bool, LogError> {
         on_either!(self, log => log.has_links(life))
+    }
+
+    fn shards(&self, limit: u32) -> Result<Vec<(Generation, ShardId)>, LogError> {
+        on_either!(self, log => log.shards(limit))
     }
 
     fn fork(&self, id: &ForkId) -> Result<Option<ForkRow>, LogError> {

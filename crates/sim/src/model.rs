@@ -378,7 +378,7 @@ impl ModelPath {
         match life.phase {
             Phase::Live => Ok(life),
             Phase::SoftDeleted => Err(Missing::Gone),
-            Phase::Forking | Phase::Erasing => Err(Missing::NotFound),
+            Phase::Forking | Phase::Erasing | Phase::Held | Phase::Lapsed => Err(Missing::NotFound),
         }
     }
 
@@ -394,7 +394,7 @@ impl ModelPath {
                 Phase::SoftDeleted => Err(CreateError::Held),
                 Phase::Live if life.matches(request) => Ok(Some(life)),
                 Phase::Live => Err(CreateError::Exists { differs: "" }),
-                Phase::Erasing => Ok(None),
+                Phase::Erasing | Phase::Held | Phase::Lapsed => Ok(None),
             },
         }
     }

@@ -9,7 +9,7 @@ use engine::create::Create;
 use protocol::content_type::ContentType;
 use protocol::headers::StreamSeq;
 use protocol::lifetime::Lifetime;
-use protocol::limits::{BODY_BYTES_MAX, LIVE_CREDIT_BYTES, STREAM_BYTES_MAX};
+use protocol::limits::{BODY_BYTES_MAX, FANOUT_HOLD_MAX_MS, LIVE_CREDIT_BYTES, STREAM_BYTES_MAX};
 use protocol::producer::{Epoch, Producer, ProducerId, Seq};
 use protocol::time::UnixMillis;
 
@@ -226,6 +226,7 @@ impl Profile {
             lend_bytes: if rng.chance(50) { 1 << 20 } else { 1 + rng.below(40) },
             fork_copy_bytes_max: rng.pick(&[10, 200, 1 << 40, 1 << 40]),
             grace_ms: rng.pick(&[0, 1_000, 60_000]),
+            fanout_hold_ms: FANOUT_HOLD_MAX_MS,
         }
     }
 }

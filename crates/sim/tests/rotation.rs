@@ -64,8 +64,14 @@ fn producer(seq: u64) -> Producer {
 impl Rig {
     fn append(&mut self, body: &[u8], producer: Option<Producer>) {
         let content_type = self.stream.content_type().cloned();
-        let append =
-            Append { content_type, body: body.to_vec(), producer, seq: None, close: false, delivery: None };
+        let append = Append {
+            content_type,
+            body: body.to_vec(),
+            producer,
+            seq: None,
+            close: false,
+            delivery: None,
+        };
         let reply = self.stream.append_group(vec![append], NOW);
         assert!(reply.replies[0].is_ok(), "{reply:?}");
     }

@@ -36,6 +36,7 @@ pub mod session;
 pub mod session_server;
 pub mod shard;
 pub mod shard_server;
+pub mod source;
 
 /// First pause after a failure; it doubles with each further one.
 const PAUSE_MS: u64 = 500;

@@ -131,7 +131,9 @@ impl<L: Log> Stream<L> {
         });
         // The row stays, so that a late copy of the reference is refused.
         let mut writes = vec![Write::Fork(child.clone(), ForkRow::Refused)];
-        if last && held {
+        if last && held && self.shards.has(source) {
+            self.plan_held(&mut writes, now);
+        } else if last && held {
             self.plan_burial(&mut writes, now, Source::Release)?;
         } else if held {
             // The highest fork point may be lower now.

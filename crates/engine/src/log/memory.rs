@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use protocol::fanout::SourceLife;
+use protocol::fanout::{ShardId, SourceLife};
 use protocol::offset::{Generation, Position};
 use protocol::producer::ProducerId;
 use protocol::time::UnixMillis;
@@ -29,6 +29,7 @@ pub struct MemoryLog {
     markers: BTreeSet<Marker>,
     producers: BTreeMap<(Generation, String), (ProducerState, Position)>,
     links: BTreeMap<(Generation, SourceLife), (LinkState, Position)>,
+    shards: BTreeSet<(Generation, ShardId)>,
     forks: BTreeMap<ForkId, ForkRow>,
     releases: BTreeMap<Generation, Release>,
     duties: BTreeMap<Duty, UnixMillis>,
@@ -58,6 +59,7 @@ impl MemoryLog {
             + self.markers.len()
             + self.producers.len()
             + self.links.len()
+            + self.shards.len()
             + self.forks.len()
             + self.releases.len()
             + self.duties.len()
@@ -127,6 +129,12 @@ impl MemoryLog {
                     self.links.remove(&key);
                 }
             }
+            Write::Shard { generation, shard } => {
+                self.shards.insert((generation, shard));
+            }
+            Write::DropShard { generation, shard } => {
+                self.shards.remove(&(generation, shard));
+            }
             Write::Fork(id, row) => {
                 self.forks.insert(id, row);
             }
@@ -178,6 +186,10 @@ impl Log for MemoryLog {
 
     fn lives(&self, limit: u32) -> Result<Vec<Life>, LogError> {
         Ok(self.lives.values().rev().take(limit as usize).cloned().collect())
+    }
+
+    fn life(&self, generation: Generation) -> Result<Option<Life>, LogError> {
+        Ok(self.lives.get(&generation).cloned())
     }
 
     fn extents(&self, keys: Range<Key>, limit: u32) -> Result<Vec<ExtentRow>, LogError> {
@@ -270,6 +282,10 @@ impl Log for MemoryLog {
 
     fn has_links(&self, life: Generation) -> Result<bool, LogError> {
         Ok(self.links.keys().any(|(of, _)| *of == life))
+    }
+
+    fn shards(&self, limit: u32) -> Result<Vec<(Generation, ShardId)>, LogError> {
+        Ok(self.shards.iter().take(limit as usize).copied().collect())
     }
 
     fn fork(&self, id: &ForkId) -> Result<Option<ForkRow>, LogError> {

@@ -15,7 +15,7 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use protocol::fanout::{SourceLife, SubscriptionEpoch};
+use protocol::fanout::{ShardId, SourceLife, SubscriptionEpoch};
 use protocol::limits::ROW_BYTES_MAX;
 use protocol::offset::{Generation, Position};
 use protocol::producer::{Epoch, ProducerId, Seq};
@@ -30,7 +30,7 @@ use crate::life::{Life, Tombstone};
 mod rows;
 mod store;
 
-use rows::{Columns, SEGMENT_COLUMNS, extent_of, life_of, rotation_of, segment_of};
+use rows::{Columns, LIFE_COLUMNS, SEGMENT_COLUMNS, extent_of, life_of, rotation_of, segment_of};
 use store::{erase_extents, int, seal, store, text};
 
 /// A value that goes into or comes out of a statement.
@@ -90,7 +90,7 @@ pub trait Database: Sized {
 const EXTENTS: &str =
     "CREATE TABLE extents (start INTEGER PRIMARY KEY, head BLOB NOT NULL, bytes BLOB NOT NULL)";
 
-const SCHEMA: [&str; 12] = [
+const SCHEMA: [&str; 13] = [
     "CREATE TABLE tombstone (id INTEGER PRIMARY KEY, generation INTEGER NOT NULL, \
      next_base INTEGER NOT NULL)",
     "CREATE TABLE lives (generation INTEGER PRIMARY KEY, base INTEGER NOT NULL, \
@@ -111,6 +111,8 @@ const SCHEMA: [&str; 12] = [
     "CREATE TABLE links (life INTEGER NOT NULL, source TEXT NOT NULL, generation INTEGER NOT NULL, \
      epoch INTEGER NOT NULL, next INTEGER, as_of INTEGER NOT NULL, \
      PRIMARY KEY (life, source, generation)) WITHOUT ROWID",
+    "CREATE TABLE shards (generation INTEGER NOT NULL, shard INTEGER NOT NULL, \
+     PRIMARY KEY (generation, shard)) WITHOUT ROWID",
     "CREATE TABLE forks (child TEXT NOT NULL, generation INTEGER NOT NULL, source INTEGER, \
      at INTEGER, PRIMARY KEY (child, generation)) WITHOUT ROWID",
     "CREATE INDEX forks_by_source ON forks (source, at) WHERE source IS NOT NULL",
@@ -282,9 +284,13 @@ impl<D: Database> Log for SqlLog<D> {
     }
 
     fn lives(&self, limit: u32) -> Result<Vec<Life>, LogError> {
-        let sql = "SELECT generation, base, phase, content_type, ttl_s, expires_at, touched, \
-                   checkpoint, hot_ends, seq, closed, origin FROM lives ORDER BY generation DESC LIMIT ?";
-        self.rows(sql, vec![int(u64::from(limit))])?.into_iter().map(life_of).collect()
+        let sql = format!("{LIFE_COLUMNS} ORDER BY generation DESC LIMIT ?");
+        self.rows(&sql, vec![int(u64::from(limit))])?.into_iter().map(life_of).collect()
+    }
+
+    fn life(&self, generation: Generation) -> Result<Option<Life>, LogError> {
+        let sql = format!("{LIFE_COLUMNS} WHERE generation = ?");
+        self.rows(&sql, vec![int(generation.0)])?.into_iter().next().map(life_of).transpose()
     }
 
     fn extents(&self, keys: Range<Key>, limit: u32) -> Result<Vec<ExtentRow>, LogError> {
@@ -408,6 +414,19 @@ impl<D: Database> Log for SqlLog<D> {
     fn has_links(&self, life: Generation) -> Result<bool, LogError> {
         let sql = "SELECT 1 FROM links WHERE life = ? LIMIT 1";
         Ok(!self.rows(sql, vec![int(life.0)])?.is_empty())
+    }
+
+    fn shards(&self, limit: u32) -> Result<Vec<(Generation, ShardId)>, LogError> {
+        let sql = "SELECT generation, shard FROM shards ORDER BY generation, shard LIMIT ?";
+        let rows = self.rows(sql, vec![int(u64::from(limit))])?;
+        rows.into_iter()
+            .map(|row| {
+                let mut columns = Columns::new(row, "shards");
+                let generation = Generation(columns.int()?);
+                let shard = u32::try_from(columns.int()?).map_err(|_| columns.damaged())?;
+                Ok((generation, ShardId(shard)))
+            })
+            .collect()
     }
 
     fn fork(&self, id: &ForkId) -> Result<Option<ForkRow>, LogError> {

@@ -11,7 +11,7 @@
 use std::ops::Range;
 
 use protocol::content_type::ContentType;
-use protocol::fanout::{SourceLife, SubscriptionEpoch};
+use protocol::fanout::{ShardId, SourceLife, SubscriptionEpoch};
 use protocol::headers::StreamSeq;
 use protocol::lifetime::Lifetime;
 use protocol::limits::ROW_BYTES_MAX;
@@ -41,6 +41,7 @@ pub fn run<L: Log>(mut fresh: impl FnMut() -> L) {
     sealed_extents_are_erased_like_others(fresh());
     producers_belong_to_lives(fresh());
     links_belong_to_lives(fresh());
+    shards_belong_to_lives(fresh());
     relations_round_trip(fresh());
     segments_are_read_by_range(fresh());
     rotations_round_trip(fresh());
@@ -98,6 +99,8 @@ fn empty_log_knows_nothing<L: Log>(log: L) {
     assert!(!log.has_producers(Generation(1)).unwrap());
     assert_eq!(log.link(Generation(1), &link("p/s", 1)).unwrap(), None);
     assert!(!log.has_links(Generation(1)).unwrap());
+    assert_eq!(log.life(Generation(1)).unwrap(), None);
+    assert_eq!(log.shards(9).unwrap(), []);
     assert_eq!(log.fork(&ForkId { child: "c".into(), generation: Generation(1) }).unwrap(), None);
     assert_eq!(log.forks_of(Generation(1), 9).unwrap(), 0);
     assert_eq!(log.counts(Generation(1), keys(0..9), 9).unwrap(), Counts::default());
@@ -135,6 +138,7 @@ fn lives_round_trip<L: Log>(mut log: L) {
     let held = Life { public: true, ..full.clone() };
     for stored in [life(3), full, held, expiring, public, session, wraps] {
         log.commit(vec![Write::Life(stored.clone())]).unwrap();
+        assert_eq!(log.life(stored.generation).unwrap(), Some(stored.clone()));
         assert_eq!(log.lives(1).unwrap(), [stored]);
     }
     let tombstone = Tombstone { generation: Generation(5), next_base: Key((1 << 53) - 1) };
@@ -298,6 +302,21 @@ fn links_belong_to_lives<L: Log>(mut log: L) {
     assert!(log.has_links(Generation(2)).unwrap());
 }
 
+fn shards_belong_to_lives<L: Log>(mut log: L) {
+    let key = |generation, shard| (Generation(generation), ShardId(shard));
+    let put = |(generation, shard)| Write::Shard { generation, shard };
+    let drop = |(generation, shard)| Write::DropShard { generation, shard };
+    let all = [key(1, 0), key(1, 499), key(2, 0), key(3, u32::MAX)];
+    log.commit(all.iter().rev().copied().map(put).collect()).unwrap();
+    log.commit(vec![put(key(2, 0))]).unwrap();
+    assert_eq!(log.shards(9).unwrap(), all);
+    assert_eq!(log.shards(2).unwrap(), all[..2]);
+    for _ in 0..2 {
+        log.commit(vec![drop(key(1, 0)), drop(key(3, 7))]).unwrap();
+        assert_eq!(log.shards(9).unwrap(), all[1..]);
+    }
+}
+
 fn relations_round_trip<L: Log>(mut log: L) {
     let id = |child: &str| ForkId { child: child.into(), generation: Generation(7) };
     let referenced = ForkRow::Referenced { source: Generation(3), at: Position(0) };
@@ -377,7 +396,7 @@ fn duties_round_trip<L: Log>(mut log: L) {
     .unwrap();
     let mut duties = log.duties().unwrap();
     duties.sort_unstable();
-    let fives = [Duty::Fork, Duty::Release, Duty::Rotate, Duty::Sweep];
+    let fives = [Duty::Fork, Duty::Release, Duty::Rotate, Duty::Sweep, Duty::Fanout];
     let mut expected = vec![(Duty::Erase, UnixMillis(9))];
     expected.extend(fives.map(|duty| (duty, UnixMillis(5))));
     assert_eq!(duties, expected);

@@ -66,6 +66,9 @@ impl<B: Blob> Columns<B> {
     }
 }
 
+pub(super) const LIFE_COLUMNS: &str = "SELECT generation, base, phase, content_type, ttl_s, \
+     expires_at, touched, checkpoint, hot_ends, seq, closed, origin FROM lives";
+
 pub(super) fn life_of<B: Blob>(row: Row<B>) -> Result<Life, LogError> {
     let mut columns = Columns::new(row, "lives");
     let generation = Generation(columns.int()?);

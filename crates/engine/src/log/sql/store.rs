@@ -57,9 +57,11 @@ pub(super) fn store<D: Database>(database: &mut D, write: Write<D::Bytes>) -> Re
              (SELECT id FROM producers WHERE generation = ?1 LIMIT ?2)",
             vec![int(generation.0), int(u64::from(rows))],
         ),
-        Write::Link { .. } | Write::DropLinks { .. } | Write::EraseLinks { .. } => {
-            store_link(database, write)
-        }
+        Write::Link { .. }
+        | Write::DropLinks { .. }
+        | Write::EraseLinks { .. }
+        | Write::Shard { .. }
+        | Write::DropShard { .. } => store_fanout(database, write),
         Write::Fork(..) | Write::DropFork(..) | Write::Release(..) | Write::DropRelease(..) => {
             store_relation(database, write)
         }
@@ -139,7 +141,7 @@ fn store_relation<D: Database>(database: &mut D, write: Write<D::Bytes>) -> Resu
 }
 
 /// Stores what has to do with fan-out.
-fn store_link<D: Database>(database: &mut D, write: Write<D::Bytes>) -> Result<(), LogError> {
+fn store_fanout<D: Database>(database: &mut D, write: Write<D::Bytes>) -> Result<(), LogError> {
     match write {
         Write::Link { life, link, state, as_of } => database.execute(
             "INSERT OR REPLACE INTO links (life, source, generation, epoch, next, as_of) \
@@ -167,6 +169,14 @@ fn store_link<D: Database>(database: &mut D, write: Write<D::Bytes>) -> Result<(
             "DELETE FROM links WHERE life = ?1 AND (source, generation) IN \
              (SELECT source, generation FROM links WHERE life = ?1 LIMIT ?2)",
             vec![int(life.0), int(u64::from(rows))],
+        ),
+        Write::Shard { generation, shard } => database.execute(
+            "INSERT OR REPLACE INTO shards (generation, shard) VALUES (?, ?)",
+            vec![int(generation.0), int(u64::from(shard.0))],
+        ),
+        Write::DropShard { generation, shard } => database.execute(
+            "DELETE FROM shards WHERE generation = ? AND shard = ?",
+            vec![int(generation.0), int(u64::from(shard.0))],
         ),
         _ => Err(LogError::Failed("nothing of fan-out".into())),
     }
