@@ -75,7 +75,8 @@ impl Inner {
             DELIVER => return self.deliver(query, call).await.map(Some),
             CreateSession::OPERATION => {
                 let question: CreateSession = message_of(call).await?;
-                let made = self.with_stream(|stream| stream.create_session(&question, js::now()))?;
+                let made =
+                    self.with_stream(|stream| stream.create_session(&question, js::now()))?;
                 to_json(&made?)
             }
             EndSession::OPERATION => {
@@ -85,7 +86,8 @@ impl Inner {
             }
             CheckSession::OPERATION => {
                 let question: CheckSession = message_of(call).await?;
-                let state = self.with_stream(|stream| stream.check_session(&question, js::now()))?;
+                let state =
+                    self.with_stream(|stream| stream.check_session(&question, js::now()))?;
                 to_json(&state?)
             }
             AttachLink::OPERATION => {

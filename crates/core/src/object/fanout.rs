@@ -16,8 +16,8 @@ use engine::fanout::source::Replicated;
 use futures::future::{Either, select};
 use protocol::error::ErrorCode;
 use protocol::fanout::{
-    AttachShard, DescribeSource, Fanout, FanoutMode, Message, Nudge, Nudged, ShardAttached, ShardId,
-    SourceRefusal,
+    AttachShard, DescribeSource, Fanout, FanoutMode, Message, Nudge, Nudged, ShardAttached,
+    ShardId, SourceRefusal,
 };
 use protocol::headers::name;
 use protocol::offset::{Generation, OffsetParam, Position};
@@ -135,8 +135,7 @@ impl Inner {
             Either::Left((answer, _)) => answer.ok(),
             Either::Right(_) => None,
         };
-        let noted =
-            self.with_stream(|stream| stream.nudged(shard, &nudge, answer, js::now()));
+        let noted = self.with_stream(|stream| stream.nudged(shard, &nudge, answer, js::now()));
         if let Ok(Err(error)) = noted {
             // The duty nudges once more.
             worker::console_error!("{}", Failure::from(error).error);

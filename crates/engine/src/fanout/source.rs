@@ -149,13 +149,11 @@ impl<L: Log> Stream<L> {
         self.generation().map_or(0, |generation| self.shards.count(generation))
     }
 
-    /// Whether a shard of the stream that clients see has not noted the position, and may still
-    /// answer: one that did not answer is not waited for.
-    pub fn fanout_pending(&self, position: Position) -> bool {
-        let state = LifeState::Live;
-        self.generation().is_some_and(|generation| {
-            self.shards.is_pending(Told { generation, state, tail: position })
-        })
+    /// Which shards of the stream that clients see have not noted a position and may still answer, and
+    /// whether there are others, that did not answer: those are not waited for.
+    pub fn unaware_shards(&self, position: Position) -> (Vec<ShardId>, bool) {
+        let Some(generation) = self.generation() else { return (Vec::new(), false) };
+        self.shards.unaware(Told { generation, state: LifeState::Live, tail: position })
     }
 
     /// Plans the duty that goes with bytes of a stream that has shards: once a burst.

@@ -182,9 +182,12 @@ impl Shards {
         self.known.remove(&(generation, shard));
     }
 
-    /// Whether somebody has not noted this who may still answer.
-    pub(super) fn is_pending(&self, told: Told) -> bool {
-        self.of(told.generation).any(|shard| shard.is_behind(told) && !shard.is_failing)
+    /// Who has not noted this and may still answer, and whether there are others.
+    pub(super) fn unaware(&self, told: Told) -> (Vec<ShardId>, bool) {
+        let keys = (told.generation, ShardId(0))..=(told.generation, ShardId(u32::MAX));
+        let behind = self.known.range(keys).filter(|(_, shard)| shard.is_behind(told));
+        let (failing, waited): (Vec<_>, Vec<_>) = behind.partition(|(_, shard)| shard.is_failing);
+        (waited.into_iter().map(|((_, id), _)| *id).collect(), !failing.is_empty())
     }
 
     pub(super) fn note_all(&mut self, told: Told) {
