@@ -289,9 +289,6 @@ pub const FANOUT_PATIENCE_MS: u64 = 1_000;
 /// Longest pause before a shard is told again that did not answer.
 pub const FANOUT_PAUSE_MS_MAX: u64 = 60_000;
 
-/// How long the bytes of a source that has ended are held for subscribers that lag behind.
-pub const FANOUT_HOLD_MAX_MS: u64 = 24 * 3_600_000;
-
 /// Ended lives of one path whose bytes are held; the oldest gives way.
 pub const HELD_LIVES_MAX: usize = 16;
 

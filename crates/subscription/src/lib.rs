@@ -4,6 +4,10 @@
 //!   with the streams that they name, and asks the session's object.
 //!
 //! - [`respond`] turns refusals into HTTP.
+//! - [`SessionObject`] and [`SubscriptionObject`] are the Durable Objects around
+//!   [`engine::fanout::session_server`] and [`engine::fanout::shard_server`]; [`peers`] is how they reach
+//!   others.
+//! - [`queue`] is the consumer of the queue.
 //!
 //! What objects say to each other is in [`protocol::fanout`]; what clients say, in the bodies of the
 //! public API.
@@ -18,4 +22,12 @@
 //! **What stays out.** Streams and their log, which are the core's and the engine's.
 
 pub mod edge;
+mod object;
+pub mod peers;
+pub mod queue;
 pub mod respond;
+pub mod session_object;
+pub mod subscription_object;
+
+pub use session_object::SessionObject;
+pub use subscription_object::SubscriptionObject;

@@ -3,12 +3,14 @@
 
 use durable_streams_core::edge::{self, Admitted, Exchange};
 use durable_streams_subscription::edge as sessions;
+use durable_streams_subscription::queue::{Batch, consume};
 use js_sys::Promise;
 use protocol::routes::Operation;
 use wasm_bindgen::prelude::*;
 use worker::Env;
 
 pub use durable_streams_core::StreamObject;
+pub use durable_streams_subscription::{SessionObject, SubscriptionObject};
 
 /// The description of the service, made by `cargo xtask docs`.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -18,6 +20,12 @@ const OPENAPI: &str = include_str!("openapi.json");
 #[wasm_bindgen]
 pub fn fetch(request: web_sys::Request, env: Env, context: JsValue) -> Promise {
     edge::serve(Exchange::begin(request, env, context), dispatch)
+}
+
+/// A batch of messages of the queue.
+#[wasm_bindgen]
+pub fn queue(batch: Batch, env: Env) -> Promise {
+    consume(batch, env)
 }
 
 fn dispatch(admitted: &Admitted) -> Result<Promise, JsValue> {

@@ -72,7 +72,7 @@ impl Inner {
         call: &Call,
     ) -> Result<Option<Answer>, Failure> {
         let answer = match operation {
-            DELIVER => return self.deliver(query, call).await.map(Some),
+            DELIVER => return self.take_range(query, call).await.map(Some),
             CreateSession::OPERATION => {
                 let question: CreateSession = message_of(call).await?;
                 let made =
@@ -106,7 +106,7 @@ impl Inner {
     }
 
     /// A range for the session: 204 when it has it, otherwise 200 with what it says.
-    async fn deliver(self: &Rc<Self>, query: &str, call: &Call) -> Result<Answer, Failure> {
+    async fn take_range(self: &Rc<Self>, query: &str, call: &Call) -> Result<Answer, Failure> {
         let message = decode_value(query).and_then(|json| serde_json::from_str(&json).ok());
         let Some(message): Option<Deliver> = message else {
             return Err(Failure::new(ErrorCode::InvalidQuery, "A delivery does not parse."));

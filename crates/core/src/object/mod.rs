@@ -17,8 +17,8 @@
 
 mod appends;
 mod calls;
-mod deliveries;
-mod fanout;
+pub mod deliveries;
+pub mod fanout;
 mod forks;
 mod readers;
 mod rotation;
@@ -37,7 +37,7 @@ use engine::{Bounds, Missing, Stream};
 use js_sys::Promise;
 use protocol::error::{ApiError, ErrorCode};
 use protocol::headers::name;
-use protocol::limits::{FANOUT_HOLD_MAX_MS, FORK_COPY_BYTES_MAX, Limits, ROW_BYTES_MAX};
+use protocol::limits::{FORK_COPY_BYTES_MAX, Limits, ROW_BYTES_MAX};
 use protocol::time::UnixMillis;
 use protocol::trace::TraceParent;
 use wasm_bindgen::JsCast;
@@ -380,7 +380,10 @@ impl Inner {
         };
         let due = self.with_stream(|stream| stream.on_alarm(busy, js::now()));
         match due {
-            Ok(Ok(Due { releases, markers, upload, nudge: _ })) => {
+            Ok(Ok(Due { releases, markers, upload, nudge })) => {
+                if nudge {
+                    self.nudge_shards();
+                }
                 self.sweep(markers).await;
                 if let Some(rotation) = upload {
                     self.resume_upload(rotation).await;
@@ -418,6 +421,6 @@ fn bounds_of(limits: &Limits) -> Bounds {
         fork_copy_bytes_max: FORK_COPY_BYTES_MAX,
         lend_bytes: ROW_BYTES_MAX,
         grace_ms: limits.segment_grace_ms,
-        fanout_hold_ms: FANOUT_HOLD_MAX_MS,
+        fanout_hold_ms: limits.fanout_hold_max_ms,
     }
 }

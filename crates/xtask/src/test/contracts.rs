@@ -10,8 +10,8 @@ use crate::build;
 use crate::host::{Host, Options};
 use crate::process;
 
-/// Both suites.
-const SUITES: u32 = 2;
+/// Log, object store, roster and ledger.
+const SUITES: u32 = 4;
 
 pub(super) fn run(context: &Context) -> Result<Report> {
     context.worker()?;
