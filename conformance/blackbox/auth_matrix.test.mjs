@@ -18,6 +18,7 @@ const NEAR = 30;
 const world = {};
 let freshCount = 0;
 const freshPath = () => `kept/path-${(freshCount += 1)}`;
+const freshSession = () => `session-${(freshCount += 1)}`;
 
 beforeAll(async () => {
   world.host = await startJwtHost();
@@ -58,6 +59,13 @@ async function createStream(path = freshPath()) {
   return path;
 }
 
+async function createSession(session = freshSession()) {
+  const url = `${world.host.url}/v1/${PROJECT}/session/${session}`;
+  const response = await fetch(url, { method: "PUT", headers: manage() });
+  expect(response.status, await response.text()).toBe(201);
+  return session;
+}
+
 async function stateOf(path) {
   const [head, config] = await Promise.all([
     fetch(streamUrl(path), { method: "HEAD", headers: manage() }),
@@ -77,9 +85,19 @@ function operationsOf(source) {
 const ROUTES = new URL("../../crates/protocol/src/routes.rs", import.meta.url);
 const OPERATIONS = operationsOf(readFileSync(ROUTES, "utf8"));
 
-// What each operation takes, by its contract; `passed`: its status when it is let through.
+// The streams that an operation names: a token that is for some streams has to cover each of them.
+const ofStream = ({ path }) => [path];
+const ofSession = ({ session }) => [`session/${session}`];
+const ofBoth = (target) => [...ofSession(target), ...ofStream(target)];
+const ofProject = () => [];
+
+// What each operation takes, by its contract; `names`: the streams that it names, one by default;
+// `passed`: its status when it is let through.
 const JSON_BODY = { headers: { "content-type": "application/json" } };
-const onStream = (path, project) => `/v1/${project}/stream/${path}`;
+const onStream = ({ path }, project) => `/v1/${project}/stream/${path}`;
+const onSession = ({ session }, project) => `/v1/${project}/session/${session}`;
+const below = (rest) => (_, project) => `/v1/${project}/${rest}`;
+const subscription = ({ session, path }) => JSON.stringify({ sessionId: session, streamId: path });
 const EXPECTED = {
   createStream: { needs: "write", url: onStream, body: () => "[2]", ...JSON_BODY, passed: 201 },
   appendStream: { needs: "write", url: onStream, body: () => "[2]", ...JSON_BODY, passed: 204 },
@@ -88,41 +106,85 @@ const EXPECTED = {
   deleteStream: { needs: "write", url: onStream, passed: 204 },
   streamStats: {
     needs: "manage",
-    url: (path, project) => `${onStream(path, project)}?stats`,
+    url: (target, project) => `${onStream(target, project)}?stats`,
     passed: 200,
   },
-  readConfig: { needs: "config", url: (_, project) => `/v1/${project}/config`, passed: 200 },
+  createSession: { needs: "write", url: onSession, names: ofSession, passed: 201 },
+  showSession: { needs: "token", url: onSession, names: ofSession, passed: 200 },
+  deleteSession: { needs: "write", url: onSession, names: ofSession, passed: 204 },
+  touchSession: {
+    needs: "token",
+    url: (target, project) => `${onSession(target, project)}/touch`,
+    names: ofSession,
+    passed: 200,
+  },
+  subscribe: {
+    needs: "write",
+    url: below("subscribe"),
+    names: ofBoth,
+    body: subscription,
+    ...JSON_BODY,
+    passed: 200,
+  },
+  subscribeBatch: {
+    needs: "write",
+    url: below("subscribe/batch"),
+    names: ofBoth,
+    body: ({ session, path }) =>
+      JSON.stringify({ sessionId: session, subscriptions: [{ streamId: path }] }),
+    ...JSON_BODY,
+    passed: 200,
+  },
+  unsubscribe: {
+    needs: "write",
+    url: below("unsubscribe"),
+    names: ofBoth,
+    body: subscription,
+    ...JSON_BODY,
+    passed: 200,
+  },
+  publish: {
+    needs: "write",
+    url: ({ path }, project) => `/v1/${project}/publish/${path}`,
+    body: () => "[2]",
+    ...JSON_BODY,
+    passed: 204,
+  },
+  readConfig: { needs: "config", url: below("config"), names: ofProject, passed: 200 },
   // The project is there already, which only who may create it is told.
   createProject: {
     needs: "admin",
-    url: (_, project) => `/v1/${project}/config`,
+    url: below("config"),
+    names: ofProject,
     body: () => JSON.stringify({ signingSecret: newSecret() }),
     passed: 409,
   },
   changeConfig: {
     needs: "config",
-    url: (_, project) => `/v1/${project}/config`,
+    url: below("config"),
+    names: ofProject,
     body: () => JSON.stringify({ corsOrigins: [] }),
     passed: 200,
   },
   // The secret is there already.
   addSecret: {
     needs: "config",
-    url: (_, project) => `/v1/${project}/config/secrets`,
+    url: below("config/secrets"),
+    names: ofProject,
     body: () => JSON.stringify({ signingSecret: world.second }),
     refusedBody: () => JSON.stringify({ signingSecret: newSecret() }),
     passed: 200,
   },
   removeSecret: {
     needs: "config",
-    url: (_, project) => `/v1/${project}/config/secrets/0123456789abcdef`,
+    url: below("config/secrets/0123456789abcdef"),
+    names: ofProject,
     passed: 404,
   },
-  reconcile: { needs: "manage", url: (_, project) => `/v1/${project}/reconcile`, passed: 200 },
+  reconcile: { needs: "manage", url: below("reconcile"), names: ofProject, passed: 200 },
   health: { needs: "open", url: () => "/health", passed: 200 },
   openApi: { needs: "open", url: () => "/openapi.json", passed: 200 },
 };
-const PROJECT_WIDE = ["readConfig", "changeConfig", "addSecret", "removeSecret", "reconcile"];
 
 const UNAUTHORIZED = [401, "UNAUTHORIZED"];
 const FORBIDDEN = [403, "FORBIDDEN"];
@@ -134,13 +196,14 @@ const RANK = ["read", "write", "manage"];
 function scoped(scope) {
   return (needs) => {
     if (needs === "admin") return FORBIDDEN;
-    const needed = needs === "config" ? "manage" : needs;
+    const needed = { config: "manage", token: "read" }[needs] ?? needs;
     return RANK.indexOf(scope) >= RANK.indexOf(needed) ? PASSED : FORBIDDEN;
   };
 }
 
 /** What a good token for some streams is answered: nothing of the project as a whole. */
-const onlyStreams = (needs, id) => (PROJECT_WIDE.includes(id) ? FORBIDDEN : scoped("manage")(needs));
+const covering = (isCovered) => (needs, names) =>
+  names.length > 0 && names.every(isCovered) ? scoped("manage")(needs) : FORBIDDEN;
 
 const never = () => UNAUTHORIZED;
 const forbidden = () => FORBIDDEN;
@@ -163,7 +226,8 @@ function tampered() {
 }
 const raw = (authorization) => () => ({ authorization });
 
-// Name, headers of a request for a path, and what an operation answers; then the URL's project.
+// Name, headers of a request that names this stream, and what an operation answers; then the URL's
+// project.
 const CREDENTIALS = [
   ["no token", () => ({}), never],
   ["Basic", raw("Basic dXNlcjpwYXNzd29yZA=="), never],
@@ -220,9 +284,22 @@ const CREDENTIALS = [
     (needs) => (["config", "admin"].includes(needs) ? PASSED : UNAUTHORIZED),
   ],
   ["nearly the admin token", () => bearer(ADMIN_TOKEN.slice(0, -1)), never],
-  ["exactly this stream", (path) => signed({ stream_id: path }), onlyStreams],
-  ["a glob that covers it", () => signed({ stream_id: "kept/*" }), onlyStreams],
-  ["a glob of everything", () => signed({ stream_id: "**" }), onlyStreams],
+  [
+    "exactly this stream",
+    (name) => signed({ stream_id: name }),
+    covering((name, _, names) => name === names[0]),
+  ],
+  [
+    "a glob of streams",
+    () => signed({ stream_id: "kept/*" }),
+    covering((name) => name.startsWith("kept/")),
+  ],
+  [
+    "a glob of sessions",
+    () => signed({ stream_id: "session/*" }),
+    covering((name) => name.startsWith("session/")),
+  ],
+  ["a glob of everything", () => signed({ stream_id: "**" }), covering(() => true)],
   ["a glob of one segment", () => signed({ stream_id: "*" }), forbidden],
   ["a glob of other streams", () => signed({ stream_id: "other/**" }), forbidden],
   ["a removed secret", () => bearer(token(PROJECT, world.removed)), never],
@@ -241,25 +318,32 @@ test("the table asks for what the contract says", () => {
 });
 
 describe.each(OPERATIONS)("$id", ({ id, method }) => {
-  const { needs, url, body, refusedBody, headers = {}, passed } = EXPECTED[id];
+  const { needs, url, body, refusedBody, names = ofStream, headers = {}, passed } = EXPECTED[id];
 
   const isNew = id === "createStream";
-  const changesStream = ["appendStream", "deleteStream"].includes(id);
+  const isNewSession = id === "createSession";
+  const changesStream = ["appendStream", "deleteStream", "publish"].includes(id);
+  const wantsSession = ["showSession", "deleteSession", "touchSession", "unsubscribe"].includes(id);
+
+  async function targetFor(isPassed) {
+    const isOwn = isPassed && changesStream;
+    const path = isNew ? freshPath() : isOwn ? await createStream() : world.path;
+    const session = isPassed && wantsSession ? await createSession() : freshSession();
+    return { path, session };
+  }
 
   test.concurrent.each(CREDENTIALS)("%s", async (_, credential, verdict, project = PROJECT) => {
-    const expected = needs === "open" ? PASSED : verdict(needs, id);
+    // Which streams they are does not matter to whether they are covered.
+    const probe = { path: world.path, session: "probe" };
+    const expected = needs === "open" ? PASSED : verdict(needs, names(probe));
     const isPassed = expected === PASSED;
-    const path = isNew
-      ? freshPath()
-      : isPassed && changesStream
-        ? await createStream()
-        : world.path;
+    const target = await targetFor(isPassed);
     const response = await send(
       world.host.url,
       method,
-      url(path, project),
-      { ...headers, ...credential(path) },
-      (isPassed ? body : (refusedBody ?? body))?.(),
+      url(target, project),
+      { ...headers, ...credential(names(target)[0] ?? target.path) },
+      (isPassed ? body : (refusedBody ?? body))?.(target),
     );
     if (isPassed) {
       expect(response.status, await response.text()).toBe(passed);
@@ -269,8 +353,22 @@ describe.each(OPERATIONS)("$id", ({ id, method }) => {
     else await refusedWith(response, ...expected);
     if (["GET", "HEAD"].includes(method)) return;
     expect(await stateOf(world.path)).toEqual(world.state);
-    if (isNew) expect((await stateOf(path)).status).toBe(404);
+    if (isNew) expect((await stateOf(target.path)).status).toBe(404);
+    if (isNewSession) {
+      const url = `${world.host.url}/v1/${PROJECT}/session/${target.session}`;
+      await refusedWith(await fetch(url, { headers: manage() }), 404, "SESSION_NOT_FOUND");
+    }
   });
+});
+
+test("nobody without a token sees a session of a public project", async () => {
+  const project = "matrix-public";
+  await createProject(world.host.url, project, { isPublic: true });
+  const session = `/v1/${project}/session/a`;
+  for (const [method, path] of [["GET", session], ["POST", `${session}/touch`]]) {
+    const response = await send(world.host.url, method, path);
+    await refusedWith(response, 401, "UNAUTHORIZED");
+  }
 });
 
 describe("what is not in the table", () => {
@@ -293,6 +391,10 @@ describe("what is not in the table", () => {
       ["GET", "/v2/p/stream/a"],
       ["GET", "/health/more"],
       ["GET", `/v1/${PROJECT}/stream/__ds/a`],
+      ["GET", `/v1/${PROJECT}/session`],
+      ["PUT", `/v1/${PROJECT}/session/a/b`],
+      ["POST", `/v1/${PROJECT}/publish`],
+      ["POST", "/v1/subscribe"],
       ["GET", `/v1/${UNKNOWN}/nothing`],
     ])("%s %s is 404", async (method, path) => {
       const response = await send(world.host.url, method, path, headers());
@@ -308,6 +410,12 @@ describe("what is not in the table", () => {
       ["GET", `/v1/${PROJECT}/config/secrets`],
       ["GET", `/v1/${PROJECT}/config/secrets/00ff`],
       ["PUT", `/v1/${PROJECT}/reconcile`],
+      ["POST", `/v1/${PROJECT}/session/a`],
+      ["GET", `/v1/${PROJECT}/session/a/touch`],
+      ["GET", `/v1/${PROJECT}/subscribe`],
+      ["DELETE", `/v1/${PROJECT}/subscribe/batch`],
+      ["POST", `/v1/${PROJECT}/unsubscribe`],
+      ["PUT", `/v1/${PROJECT}/publish/a`],
       ["POST", "/health"],
       ["DELETE", "/openapi.json"],
       ["PATCH", `/v1/${UNKNOWN}/stream/a`],
@@ -321,6 +429,19 @@ describe("what is not in the table", () => {
       const path = `/v1/${PROJECT}/stream/__ds/a`;
       const response = await send(world.host.url, method, path, headers());
       await refusedWith(response, 403, "RESERVED");
+    });
+
+    test.each([
+      ["__ds/a", 403, "RESERVED"],
+      ["session/a", 409, "SOURCE_IS_SESSION"],
+    ])("nothing is published to %s", async (path, status, code) => {
+      const response = await send(
+        world.host.url,
+        "POST",
+        `/v1/${PROJECT}/publish/${path}`,
+        headers(),
+      );
+      await refusedWith(response, status, code);
     });
   });
 

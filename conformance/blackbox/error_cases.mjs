@@ -22,6 +22,7 @@ import {
 } from "./client.mjs";
 import { Host } from "./host.mjs";
 import { exchange, requestHead } from "./raw_socket.mjs";
+import { freshSession, sessionErrors, subscribe } from "./session_errors.mjs";
 import { refusal, socketUrl } from "./ws_client.mjs";
 
 const pathOf = (url) => new URL(url).pathname;
@@ -73,6 +74,7 @@ export const hosts = {};
 export async function startHosts() {
   const variables = {
     small: { STREAM_BYTES_MAX: "1000", READERS_MAX: "1", BODY_BYTES_MAX: "100000" },
+    lonely: { SESSION_SUBSCRIPTIONS_MAX: "1", SHARD_MEMBERS_MAX: "1", SHARDS_MAX: "1" },
     badVariable: { READERS_MAX: "many" },
     badAuth: { AUTH: "sometimes" },
   };
@@ -127,6 +129,8 @@ export const ERRORS = {
       ["DELETE of a session", () => remove(`${SERVER}/v1/p/stream/session/x`)],
       ["PUT below __ds", () => create(`${SERVER}/v1/stream/__ds/x`)],
       ["PUT of __ds", () => create(`${SERVER}/v1/p/stream/__ds`)],
+      ["publishing below __ds", () => append(`${SERVER}/v1/p/publish/__ds/x`, "1")],
+      ["subscribing to __ds", () => subscribe(freshSession(), "__ds/x")],
     ],
   ],
   UNAUTHORIZED: [
@@ -577,4 +581,5 @@ export const ERRORS = {
       ["an unknown mode of authorisation", () => create(freshStream("errors", hosts.badAuth.url))],
     ],
   ],
+  ...sessionErrors(hosts),
 };

@@ -26,9 +26,11 @@ def filter_case(context, case):
 def before_call(context, case, kwargs):
     # An append to no stream is a 404, whatever else it says: most of them find one of their type.
     operation = case.operation
-    if operation.method.upper() != "POST" or not operation.path.endswith("/stream/{path}"):
+    if operation.method.upper() != "POST" or not operation.path.endswith("/{path}"):
         return
-    url = URL + case.formatted_path
+    # `/v1/{project}/publish/{path}` is about the stream at `/v1/{project}/stream/{path}`.
+    _, version, project, _, path = case.formatted_path.split("/", 4)
+    url = f"{URL}/{version}/{project}/stream/{path}"
     headers = {"Authorization": f"Bearer {TOKEN}"} if TOKEN else {}
     media_type = case.media_type if case.media_type not in (None, "*/*") else "application/json"
     try:

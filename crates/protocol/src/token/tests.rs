@@ -279,6 +279,15 @@ fn a_token_reaches_its_project_scope_and_streams() {
 }
 
 #[test]
+fn streams_of_a_body_are_looked_at_later() {
+    let limited = Claims { streams: Some(StreamPattern::parse("a/*").unwrap()), ..claims() };
+    let (demo, other) = (claims().project, Project::parse("other").unwrap());
+    assert_eq!(limited.permit_some(&demo, Scope::Write), Ok(()));
+    assert_eq!(limited.permit_some(&demo, Scope::Manage), Err(Denied::Scope(Scope::Manage)));
+    assert_eq!(limited.permit_some(&other, Scope::Read), Err(Denied::Project));
+}
+
+#[test]
 fn patterns() {
     for (pattern, yes, no) in [
         ("a/b", &["a/b"][..], &["a", "a/b/c", "a/bc", "A/b"][..]),
