@@ -112,6 +112,35 @@ impl MemoryLog {
                     self.producers.remove(&key);
                 }
             }
+            Write::Link { .. }
+            | Write::DropLinks { .. }
+            | Write::EraseLinks { .. }
+            | Write::Shard { .. }
+            | Write::DropShard { .. } => self.store_fanout(write),
+            Write::Fork(id, row) => {
+                self.forks.insert(id, row);
+            }
+            Write::DropFork(id) => {
+                self.forks.remove(&id);
+            }
+            Write::Release(release) => {
+                self.releases.insert(release.generation, release);
+            }
+            Write::DropRelease(generation) => {
+                self.releases.remove(&generation);
+            }
+            Write::Duty(duty, due) => {
+                self.duties.insert(duty, due);
+            }
+            Write::DropDuty(duty) => {
+                self.duties.remove(&duty);
+            }
+            Write::Alarm(at) => self.alarm = Some(at),
+        }
+    }
+
+    fn store_fanout(&mut self, write: Write<Vec<u8>>) {
+        match write {
             Write::Link { life, link, state, as_of } => {
                 self.links.insert((life, link), (state, as_of));
             }
@@ -135,25 +164,7 @@ impl MemoryLog {
             Write::DropShard { generation, shard } => {
                 self.shards.remove(&(generation, shard));
             }
-            Write::Fork(id, row) => {
-                self.forks.insert(id, row);
-            }
-            Write::DropFork(id) => {
-                self.forks.remove(&id);
-            }
-            Write::Release(release) => {
-                self.releases.insert(release.generation, release);
-            }
-            Write::DropRelease(generation) => {
-                self.releases.remove(&generation);
-            }
-            Write::Duty(duty, due) => {
-                self.duties.insert(duty, due);
-            }
-            Write::DropDuty(duty) => {
-                self.duties.remove(&duty);
-            }
-            Write::Alarm(at) => self.alarm = Some(at),
+            _ => {}
         }
     }
 }
