@@ -105,13 +105,7 @@ impl MemoryLog {
             Write::Producer { generation, id, state, as_of } => {
                 self.producers.insert((generation, id.as_str().to_owned()), (state, as_of));
             }
-            Write::EraseProducers { generation, rows } => {
-                let of_life = self.producers.keys().filter(|(life, _)| *life == generation);
-                let doomed: Vec<_> = of_life.take(rows as usize).cloned().collect();
-                for key in doomed {
-                    self.producers.remove(&key);
-                }
-            }
+            Write::EraseProducers { generation, rows } => self.erase_producers(generation, rows),
             Write::Link { .. }
             | Write::DropLinks { .. }
             | Write::EraseLinks { .. }
@@ -136,6 +130,14 @@ impl MemoryLog {
                 self.duties.remove(&duty);
             }
             Write::Alarm(at) => self.alarm = Some(at),
+        }
+    }
+
+    fn erase_producers(&mut self, generation: Generation, rows: u32) {
+        let of_life = self.producers.keys().filter(|(life, _)| *life == generation);
+        let doomed: Vec<_> = of_life.take(rows as usize).cloned().collect();
+        for key in doomed {
+            self.producers.remove(&key);
         }
     }
 
