@@ -105,13 +105,44 @@ impl MemoryLog {
             Write::Producer { generation, id, state, as_of } => {
                 self.producers.insert((generation, id.as_str().to_owned()), (state, as_of));
             }
-            Write::EraseProducers { generation, rows } => {
-                let of_life = self.producers.keys().filter(|(life, _)| *life == generation);
-                let doomed: Vec<_> = of_life.take(rows as usize).cloned().collect();
-                for key in doomed {
-                    self.producers.remove(&key);
-                }
+            Write::EraseProducers { generation, rows } => self.erase_producers(generation, rows),
+            Write::Link { .. }
+            | Write::DropLinks { .. }
+            | Write::EraseLinks { .. }
+            | Write::Shard { .. }
+            | Write::DropShard { .. } => self.store_fanout(write),
+            Write::Fork(id, row) => {
+                self.forks.insert(id, row);
             }
+            Write::DropFork(id) => {
+                self.forks.remove(&id);
+            }
+            Write::Release(release) => {
+                self.releases.insert(release.generation, release);
+            }
+            Write::DropRelease(generation) => {
+                self.releases.remove(&generation);
+            }
+            Write::Duty(duty, due) => {
+                self.duties.insert(duty, due);
+            }
+            Write::DropDuty(duty) => {
+                self.duties.remove(&duty);
+            }
+            Write::Alarm(at) => self.alarm = Some(at),
+        }
+    }
+
+    fn erase_producers(&mut self, generation: Generation, rows: u32) {
+        let of_life = self.producers.keys().filter(|(life, _)| *life == generation);
+        let doomed: Vec<_> = of_life.take(rows as usize).cloned().collect();
+        for key in doomed {
+            self.producers.remove(&key);
+        }
+    }
+
+    fn store_fanout(&mut self, write: Write<Vec<u8>>) {
+        match write {
             Write::Link { life, link, state, as_of } => {
                 self.links.insert((life, link), (state, as_of));
             }
@@ -135,25 +166,7 @@ impl MemoryLog {
             Write::DropShard { generation, shard } => {
                 self.shards.remove(&(generation, shard));
             }
-            Write::Fork(id, row) => {
-                self.forks.insert(id, row);
-            }
-            Write::DropFork(id) => {
-                self.forks.remove(&id);
-            }
-            Write::Release(release) => {
-                self.releases.insert(release.generation, release);
-            }
-            Write::DropRelease(generation) => {
-                self.releases.remove(&generation);
-            }
-            Write::Duty(duty, due) => {
-                self.duties.insert(duty, due);
-            }
-            Write::DropDuty(duty) => {
-                self.duties.remove(&duty);
-            }
-            Write::Alarm(at) => self.alarm = Some(at),
+            _ => {}
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::cold::Content;
 use crate::create::Create;
 use crate::delete::Deleted;
 use crate::duties::Busy;
-use crate::fork::ForkRequest;
+use crate::fork::{Begun, ForkRequest, ForkWish};
 use crate::life::Phase;
 use crate::log::memory::MemoryLog;
 use crate::log::{Duty, ForkId, Key, Log};
@@ -376,5 +376,86 @@ fn a_life_with_forks_keeps_its_bytes_for_its_shards_as_well() {
         alarm(&mut stream, now.saturating_add_ms(100_000));
         assert_eq!(phases(&stream), [], "{first}");
         assert_eq!(stream.log.shards(9).unwrap(), []);
+    }
+}
+
+fn rotate(stream: &mut TestStream) {
+    let mut collected = stream.collect().unwrap().unwrap();
+    while !collected.is_complete() {
+        assert!(stream.collect_step(&mut collected).unwrap());
+    }
+    let sealed = collected.seal();
+    let rotation = stream.begin_rotation("p/s", &sealed, NOW).unwrap().unwrap();
+    assert!(stream.publish(&rotation, sealed, NOW).unwrap());
+}
+
+#[test]
+fn cold_bytes_are_held_and_marked_when_the_hold_ends() {
+    let (mut stream, generation) = source();
+    rotate(&mut stream);
+    append(&mut stream, b"de", NOW);
+    attach(&mut stream, 0, "-1");
+    stream.delete(NOW).unwrap();
+    // A newer life with a segment of its own.
+    create(&mut stream, later(1));
+    rotate(&mut stream);
+    let mut stream = woken(stream);
+    match stream.replicate(generation, Position(1), 99, later(1)).unwrap() {
+        Replicated::Page(page) => {
+            assert_eq!((page.from, page.to), (Position(1), Position(3)));
+            assert!(matches!(page.content, Content::Cold(found) if found.range == (1..3)));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(bytes(&mut stream, generation, 3, later(1)), b"de");
+    assert!(stream.log.markers(9).unwrap().is_empty());
+    alarm(&mut stream, later(100_000));
+    alarm(&mut stream, later(100_000));
+    assert_eq!(phases(&stream), [Phase::Live, Phase::Lapsed]);
+    assert_eq!((stream.log.markers(9).unwrap().len(), rows(&stream)), (1, 0));
+    assert_eq!(stream.references(None, 9).unwrap().len(), 1, "the newer life's is still there");
+}
+
+#[test]
+fn a_held_fork_keeps_what_it_shares() {
+    for lapses in [false, true] {
+        let (mut parent, _) = source();
+        let mut child = Stream::open(MemoryLog::default()).unwrap();
+        let wish = ForkWish { source: "p/parent".into(), offset: None, sub_offset: 0 };
+        let create = Create {
+            content_type: None,
+            lifetime: Lifetime::Unlimited,
+            closed: false,
+            public: false,
+            session: None,
+            body: b"de".to_vec(),
+            fork: Some(wish.clone()),
+        };
+        let now = later(1);
+        let Begun::Intent(request) = child.begin_fork(&create, &wish, "p/s", now).unwrap() else {
+            panic!("it exists");
+        };
+        let grant = parent.reference(&request, None, now).unwrap();
+        child.fork_granted(&create, &grant).unwrap();
+        while let Some(missing) = child.fork_missing() {
+            child.fork_received(parent.copy(missing).unwrap()).unwrap();
+        }
+        child.finish_fork(&create, now).unwrap();
+        let generation = child.generation().unwrap();
+        attach(&mut child, 0, "-1");
+        child.delete(now).unwrap();
+        assert_eq!(child.log.releases(9).unwrap(), []);
+        assert_eq!(bytes(&mut child, generation, 0, now), b"abc", "offsets of one generation");
+        assert_eq!(bytes(&mut child, generation, 3, now), b"de");
+        let hold_ms = child.bounds.fanout_hold_ms;
+        match lapses {
+            true => assert!(alarm(&mut child, now.saturating_add_ms(hold_ms))),
+            false => assert_eq!(answer(&mut child, DROP, now), 1),
+        }
+        let releases = child.log.releases(9).unwrap();
+        assert_eq!(
+            releases.iter().map(|release| release.generation).collect::<Vec<_>>(),
+            [generation]
+        );
     }
 }
