@@ -289,6 +289,10 @@ pub const FANOUT_PATIENCE_MS: u64 = 1_000;
 /// Longest pause before a shard is told again that did not answer.
 pub const FANOUT_PAUSE_MS_MAX: u64 = 60_000;
 
+/// Bytes of a range that is delivered at a time, about: JSON ranges end where messages do. A session with
+/// envelopes makes some hundred bytes more of each message, however small.
+pub const FANOUT_RANGE_BYTES: u64 = 256 * KIB;
+
 /// Ended lives of one path whose bytes are held; the oldest gives way.
 pub const HELD_LIVES_MAX: usize = 16;
 

@@ -201,9 +201,11 @@ impl Peers for WorkersPeers {
 /// Level, name, number and details of what an operator is told.
 fn described(told: Event) -> (Level, &'static str, u64, Vec<(&'static str, serde_json::Value)>) {
     match told {
-        Event::DeliveryFailed { session, attempt, cause } => {
+        Event::DeliveryFailed { session, from, to, attempt, cause } => {
             let details = vec![
                 ("session", session.into()),
+                ("from", from.0.into()),
+                ("to", to.0.into()),
                 ("attempt", attempt.into()),
                 ("cause", cause.into()),
             ];

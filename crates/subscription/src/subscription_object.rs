@@ -16,7 +16,7 @@ use engine::log::LogError;
 use js_sys::Promise;
 use protocol::error::ErrorCode;
 use protocol::fanout::{DeliverNow, Join, Left, Message, Nudge, Remove, Subscribe};
-use protocol::limits::{Limits, READ_CHUNK_BYTES};
+use protocol::limits::{FANOUT_RANGE_BYTES, Limits};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::future_to_promise;
 use worker::{Env, console_error, worker_sys};
@@ -126,6 +126,6 @@ fn bounds_of(limits: &Limits) -> ShardBounds {
         inline_max: limits.fanout_inline_max,
         concurrency: limits.fanout_concurrency,
         deadline_ms: limits.fanout_deadline_ms,
-        range_bytes: READ_CHUNK_BYTES,
+        range_bytes: FANOUT_RANGE_BYTES,
     }
 }

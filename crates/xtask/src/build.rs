@@ -78,6 +78,9 @@ pub(crate) fn worker(paths: &Paths, profile: Profile) -> Result<()> {
     if !is_built(paths) {
         bail!("worker-build left no index.js in {}", paths.worker_build().display());
     }
+    if profile == Profile::Release {
+        strip_names(paths)?;
+    }
     wasm_stamp.write(&wasm)?;
     source_stamp.write(&sources)?;
     report(paths, "built", started)
@@ -156,6 +159,19 @@ fn with_binaries(paths: &Paths, command: &mut Command) {
         .env("WASM_BINDGEN_BIN", paths.tool("wasm-bindgen"))
         .env("WASM_OPT_BIN", paths.wrangler_tool("wasm-opt"))
         .env("ESBUILD_BIN", paths.wrangler_tool("esbuild"));
+}
+
+/// Removes the names of functions, which `worker-build` always keeps: a tenth of what is deployed.
+fn strip_names(paths: &Paths) -> Result<()> {
+    let wasm = paths.worker_build().join("index_bg.wasm");
+    let stripped = wasm.with_extension("stripped");
+    let mut strip = process::command(paths, paths.wrangler_tool("wasm-opt"));
+    strip.arg("--strip-debug").arg(&wasm).arg("-o").arg(&stripped);
+    let status = strip.status().context("wasm-opt does not start")?;
+    if !status.success() {
+        bail!("wasm-opt --strip-debug: {status}");
+    }
+    fs::rename(&stripped, &wasm).context("replacing the wasm by its stripped form")
 }
 
 fn report(paths: &Paths, outcome: &str, started: Instant) -> Result<()> {

@@ -36,8 +36,6 @@ use crate::respond::{Body, Failure, Reply};
 const NUDGES_MAX: usize = 50;
 /// How long a shard may take to answer: it delivers meanwhile.
 const NUDGE_MS: u64 = 15_000;
-/// How long a publisher waits.
-const PUBLISH_MS: u64 = 20_000;
 
 /// Name of the operation that hands a range of a source out.
 pub const REPLICATE: &str = "replicate";
@@ -84,25 +82,10 @@ impl Inner {
             let mode = if is_silent { FanoutMode::Deferred } else { FanoutMode::Inline };
             return published.answer(Fanout { mode, ..Fanout::default() });
         }
-        let is_first = match self.fanouts.publishers.try_borrow_mut() {
-            Ok(mut publishers) => {
-                let is_first = publishers.is_empty();
-                publishers.wait(position, shards, published);
-                is_first
-            }
-            // Nobody holds it across a wait.
-            Err(_) => return,
-        };
-        if is_first {
-            let inner = Rc::clone(self);
-            self.state.wait_until(async move { inner.outwait().await });
+        // Each of these shards is being nudged or will be, and each nudge has an end: nobody waits for ever.
+        if let Ok(mut publishers) = self.fanouts.publishers.try_borrow_mut() {
+            publishers.wait(position, shards, published);
         }
-    }
-
-    /// Whoever still waits after a while is told that the rest comes later.
-    async fn outwait(self: &Rc<Self>) {
-        Delay::from(Duration::from_millis(PUBLISH_MS)).await;
-        self.answer_publishers(Publishers::give_up);
     }
 
     fn answer_publishers(

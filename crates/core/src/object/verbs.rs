@@ -79,6 +79,7 @@ impl Inner {
     /// DELETE.
     pub(crate) fn delete(self: &Rc<Self>) -> Result<Answer, Failure> {
         self.with_stream(|stream| stream.delete(js::now()))??;
+        self.nudge_shards();
         self.deliver_due();
         Ok(Reply::new(204).header(name::CACHE_CONTROL, NO_STORE).into())
     }

@@ -41,7 +41,7 @@ pub mod source;
 /// First pause after a failure; it doubles with each further one.
 const PAUSE_MS: u64 = 500;
 /// Longest pause.
-const PAUSE_MS_MAX: u64 = 300_000;
+const PAUSE_MS_MAX: u64 = 60_000;
 
 /// How long to wait before something is tried again that has failed `attempts` times.
 #[must_use]
@@ -55,8 +55,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_five_minutes() {
+    fn pauses_double_up_to_a_minute() {
         assert_eq!([0, 1, 2, 3].map(pause_ms), [500, 500, 1_000, 2_000]);
-        assert_eq!([11, 40, u32::MAX].map(pause_ms), [300_000; 3]);
+        assert_eq!([11, 40, u32::MAX].map(pause_ms), [60_000; 3]);
     }
 }

@@ -51,6 +51,10 @@ pub enum Event {
     DeliveryFailed {
         /// Id of the session.
         session: String,
+        /// First position of what was to be delivered.
+        from: Position,
+        /// Position after the last: of a single message, what its publisher was answered.
+        to: Position,
         /// How often in a row.
         attempt: u32,
         /// What is known of why.

@@ -41,11 +41,6 @@ pub enum Heard {
 }
 
 impl<T> Publishers<T> {
-    /// Whether nobody waits.
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
     /// Somebody waits for what is before `position`. `shards` are all that the source has.
     pub fn wait(
         &mut self,
@@ -72,13 +67,6 @@ impl<T> Publishers<T> {
             }
         }
         self.take(|publisher| publisher.shards.is_empty())
-    }
-
-    /// Everybody who still waits: the rest is delivered later.
-    pub fn give_up(&mut self) -> Vec<(T, Fanout)> {
-        let deferred = Fanout { mode: FanoutMode::Deferred, ..Fanout::default() };
-        let all = self.take(|_| true);
-        all.into_iter().map(|(ticket, fanout)| (ticket, fanout.and(deferred))).collect()
     }
 
     fn take(&mut self, is_done: impl Fn(&Publisher<T>) -> bool) -> Vec<(T, Fanout)> {
@@ -113,7 +101,7 @@ mod tests {
         assert!(publishers.hear(ShardId(0), queued).is_empty());
         let done = publishers.hear(ShardId(1), Heard::Dropped);
         assert_eq!(done, [("b", fanout(3, FanoutMode::Queued))]);
-        assert!(publishers.is_empty());
+        assert!(publishers.waiting.is_empty());
     }
 
     #[test]
@@ -122,7 +110,5 @@ mod tests {
         publishers.wait(Position(10), [ShardId(0)], ());
         let done = publishers.hear(ShardId(0), Heard::Silent);
         assert_eq!(done, [((), Fanout { mode: FanoutMode::Deferred, ..Fanout::default() })]);
-        publishers.wait(Position(10), [ShardId(0)], ());
-        assert_eq!(publishers.give_up().len(), 1);
     }
 }

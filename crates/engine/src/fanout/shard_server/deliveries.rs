@@ -277,7 +277,8 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
             }
             Err(NoAnswer(cause)) => {
                 let attempt = attempts.saturating_add(1);
-                self.peers.tell(Event::DeliveryFailed { session: session(), attempt, cause });
+                let (session, to) = (session(), range.to);
+                self.peers.tell(Event::DeliveryFailed { session, from, to, attempt, cause });
                 Verdict::Failed
             }
         }
