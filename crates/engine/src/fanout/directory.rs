@@ -47,7 +47,9 @@ impl<R: Roster> Shard<R> {
             self.commit(vec![RosterWrite::Entry(entry)], now)?;
             return Ok(Placed::Shard(shard, Some(known)));
         }
-        if self.has_member(session) || self.len() < self.bounds.members_max {
+        // Sessions that are being added here have their places already.
+        let here = self.len().saturating_add(u64::from(self.joins));
+        if self.has_member(session) || here < self.bounds.members_max {
             return Ok(Placed::Here);
         }
         let (members_max, shards_max) = (self.bounds.members_max, self.bounds.shards_max);

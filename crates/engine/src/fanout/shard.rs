@@ -72,7 +72,7 @@ pub struct Shard<R> {
     /// When the alarm goes off, as far as this instance knows.
     alarm: Option<UnixMillis>,
     /// Sessions that are being added: until they are, their life is not dropped.
-    joins: u32,
+    pub(super) joins: u32,
     /// Epochs that were removed while sessions were being added.
     removed: BTreeMap<String, SubscriptionEpoch>,
     /// Memory does not match the rows: a commit failed.

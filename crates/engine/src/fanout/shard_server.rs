@@ -213,7 +213,6 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
         Ok(match self.with(|shard| shard.join(wish, at, now))?? {
             Joined::Member => Subscribed::Live { epoch: wish.epoch, source: at.source, expires_at },
             Joined::Removed => Subscribed::Superseded,
-            Joined::Full => Subscribed::Full,
         })
     }
 

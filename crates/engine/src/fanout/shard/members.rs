@@ -27,8 +27,6 @@ pub enum Joined {
     Member,
     /// It was removed meanwhile.
     Removed,
-    /// There are as many members as there may be.
-    Full,
 }
 
 impl<R: Roster> Shard<R> {
@@ -76,7 +74,9 @@ impl<R: Roster> Shard<R> {
         self.members.is_empty()
     }
 
-    /// The session has been attached at both ends: it is a member from now on.
+    /// The session has been attached at both ends: it is a member from now on. That there is a place for it
+    /// was seen to by the root, see [`Shard::place`]; a session that is still a member for an earlier life
+    /// of the source needs no second one.
     ///
     /// # Errors
     /// [`LogError`].
@@ -91,9 +91,6 @@ impl<R: Roster> Shard<R> {
             return Ok(Joined::Removed);
         }
         let key = (at.source, wish.session.clone());
-        if !self.members.contains_key(&key) && self.len() >= self.bounds.members_max {
-            return Ok(Joined::Full);
-        }
         let mut writes = Vec::new();
         let life = self.lives.entry(at.source).or_insert_with(|| {
             let row = LifeRow {
