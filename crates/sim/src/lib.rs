@@ -11,6 +11,7 @@
 //! - [`object::Object`]: one real [`engine::Stream`] over a [`disk::Disk`] through the decorators
 //!   [`decorators::Counting`], [`decorators::Faulty`] and [`decorators::Planted`].
 //! - [`store::Store`]: the object store that they share.
+//! - [`fanout`]: a world of its own, of sessions and the sources that they are subscribed to.
 //! - [`violation::Violation`]: a broken invariant; the only way in which a run fails.
 //!
 //! # Invariants of the simulator itself
@@ -26,6 +27,7 @@
 pub mod canary;
 pub mod decorators;
 pub mod disk;
+pub mod fanout;
 pub mod faults;
 mod forks;
 pub mod ledger;
@@ -49,4 +51,4 @@ pub mod violation;
 pub mod workload;
 pub mod world;
 
-pub use run::{Failure, Outcome, SQLITE_EVERY, Summary, run, run_with, simulate};
+pub use run::{Failure, Outcome, SQLITE_EVERY, Summary, run, run_each, run_with, simulate};

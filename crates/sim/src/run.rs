@@ -35,6 +35,8 @@ pub struct Failure {
     pub violation: Violation,
     /// The last lines of the trace.
     pub trace: Vec<String>,
+    /// What the replaying command needs besides the seed.
+    pub replay: &'static str,
 }
 
 /// What a range of seeds came to.
@@ -54,7 +56,7 @@ impl std::fmt::Display for Failure {
             writeln!(f, "    {line}")?;
         }
         writeln!(f, "seed {}, step {}: {}", self.seed, self.step, self.violation)?;
-        write!(f, "replay: cargo xtask sim --seeds 1 --start {} --trace", self.seed)
+        write!(f, "replay: cargo xtask sim{} --seeds 1 --start {} --trace", self.replay, self.seed)
     }
 }
 
@@ -71,7 +73,8 @@ pub fn simulate(setup: Setup) -> Outcome {
     let mut world = match World::new(setup) {
         Ok(world) => world,
         Err(violation) => {
-            let failure = Failure { seed: setup.seed, step: 0, violation, trace: Vec::new() };
+            let failure =
+                Failure { seed: setup.seed, step: 0, violation, trace: Vec::new(), replay: "" };
             return Outcome { hash: 0, steps: 0, failure: Some(failure) };
         }
     };
@@ -80,6 +83,7 @@ pub fn simulate(setup: Setup) -> Outcome {
         step: world.steps_done(),
         violation,
         trace: world.trace().tail(),
+        replay: "",
     });
     Outcome { hash: world.trace().hash(), steps: world.steps_done(), failure }
 }
@@ -97,6 +101,16 @@ pub fn run_with(
     setup: impl Fn(u64) -> Setup + Sync,
     done: impl Fn(&Outcome) + Sync,
 ) -> Summary {
+    run_each(seeds, start, |seed| simulate(setup(seed)), done)
+}
+
+/// Runs seeds of any world.
+pub fn run_each(
+    seeds: u64,
+    start: u64,
+    simulate: impl Fn(u64) -> Outcome + Sync,
+    done: impl Fn(&Outcome) + Sync,
+) -> Summary {
     let next = AtomicU64::new(0);
     let summary = Mutex::new(Summary::default());
     std::thread::scope(|scope| {
@@ -107,7 +121,7 @@ pub fn run_with(
                     if index >= seeds {
                         return;
                     }
-                    let outcome = simulate(setup(start.wrapping_add(index)));
+                    let outcome = simulate(start.wrapping_add(index));
                     done(&outcome);
                     let Ok(mut summary) = summary.lock() else { return };
                     summary.seeds += 1;
