@@ -18,8 +18,8 @@ use crate::log::LogError;
 pub enum Placed {
     /// To the root itself.
     Here,
-    /// To a shard; with what the directory said before.
-    Shard(ShardId, Option<Entry>),
+    /// To a shard.
+    Shard(ShardId),
     /// Nowhere: a newer subscription is known.
     Superseded,
     /// Nowhere: every shard is full.
@@ -42,10 +42,9 @@ impl<R: Roster> Shard<R> {
             if known.epoch > epoch {
                 return Ok(Placed::Superseded);
             }
-            let entry = Entry { epoch, ..known.clone() };
             let shard = known.shard;
-            self.commit(vec![RosterWrite::Entry(entry)], now)?;
-            return Ok(Placed::Shard(shard, Some(known)));
+            self.commit(vec![RosterWrite::Entry(Entry { epoch, ..known })], now)?;
+            return Ok(Placed::Shard(shard));
         }
         // Sessions that are being added here have their places already.
         let here = self.len().saturating_add(u64::from(self.joins));
@@ -62,29 +61,7 @@ impl<R: Roster> Shard<R> {
             vec![RosterWrite::Entry(Entry { session: session.to_owned(), epoch, shard })];
         self.plan_room(shard, 1, &mut writes)?;
         self.commit(writes, now)?;
-        Ok(Placed::Shard(shard, None))
-    }
-
-    /// The shard did not take the subscription: the directory says what it said before, unless it has
-    /// heard of a newer one.
-    ///
-    /// # Errors
-    /// [`LogError`].
-    pub fn displace(
-        &mut self,
-        session: &str,
-        epoch: SubscriptionEpoch,
-        before: Option<&Entry>,
-        now: UnixMillis,
-    ) -> Result<(), LogError> {
-        self.settle()?;
-        let Some(entry) = self.roster.entry(session)?.filter(|entry| entry.epoch == epoch) else {
-            return Ok(());
-        };
-        match before {
-            Some(before) => self.commit(vec![RosterWrite::Entry(before.clone())], now),
-            None => self.drop_entry(&entry, now),
-        }
+        Ok(Placed::Shard(shard))
     }
 
     /// What the directory knows of a session.

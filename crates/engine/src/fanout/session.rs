@@ -68,6 +68,8 @@ pub struct Joining {
     pub epoch: SubscriptionEpoch,
     /// The epoch that is live already.
     pub known: Option<SubscriptionEpoch>,
+    /// Whether another join was begun before, and it is not known what came of it.
+    pub is_repeated: bool,
 }
 
 /// A subscription that is being removed: every epoch from `first` to `last`.
@@ -322,6 +324,7 @@ impl<L: Ledger> Session<L> {
             epoch = SubscriptionEpoch(epoch.0.saturating_add(1).max(now.0));
             let is_leaving = before.is_some_and(|row| matches!(row.step, Step::Leaving(_)));
             let known = before.and_then(|row| row.live).filter(|_| !is_leaving);
+            let is_repeated = before.is_some_and(|row| row.step != Step::Settled);
             let row = SubscriptionRow {
                 generation,
                 source: source.clone(),
@@ -332,14 +335,16 @@ impl<L: Ledger> Session<L> {
             };
             writes.push(LedgerWrite::Subscription(row.clone()));
             self.subscriptions.insert(key, row);
-            joinings.push(Some(Joining { generation, source: source.clone(), epoch, known }));
+            let source = source.clone();
+            joinings.push(Some(Joining { generation, source, epoch, known, is_repeated }));
         }
         self.row = Some(SessionRow { epoch, ..row });
         self.commit(writes, now)?;
         Ok(joinings)
     }
 
-    /// Subscriptions are live, with the epochs that their sources say.
+    /// Subscriptions are live, with the epochs that their sources say. Of each, whether the session
+    /// keeps it: another request may have begun something newer meanwhile, which decides.
     ///
     /// # Errors
     /// [`LogError`].
@@ -347,7 +352,7 @@ impl<L: Ledger> Session<L> {
         &mut self,
         joined: &[(Joining, SubscriptionEpoch)],
         now: UnixMillis,
-    ) -> Result<(), LogError> {
+    ) -> Result<Vec<bool>, LogError> {
         let settled = |row: &SubscriptionRow, epoch| SubscriptionRow {
             live: Some(epoch),
             step: Step::Settled,
@@ -355,10 +360,18 @@ impl<L: Ledger> Session<L> {
             due: None,
             ..row.clone()
         };
-        self.settle_joins(joined.iter().map(|(joining, epoch)| (joining, *epoch)), settled, now)
+        self.settle_joins(joined.iter().map(|(joining, epoch)| (joining, *epoch)), settled, now)?;
+        let is_kept = |(joining, epoch): &(Joining, SubscriptionEpoch)| {
+            let row = self.subscription(joining.generation, &joining.source);
+            row.is_some_and(|row| {
+                row.live == Some(*epoch) && !matches!(row.step, Step::Leaving(_))
+            })
+        };
+        Ok(joined.iter().map(is_kept).collect())
     }
 
-    /// Subscriptions were refused: what there was before is what there is.
+    /// Subscriptions were refused: what there was before is what there is. If that is not known, the
+    /// alarm sees to it that it is nothing.
     ///
     /// # Errors
     /// [`LogError`].
@@ -369,8 +382,21 @@ impl<L: Ledger> Session<L> {
             due: None,
             ..row.clone()
         };
-        let refused = refused.iter().map(|joining| (joining, joining.epoch));
-        self.settle_joins(refused, settled, now)
+        let is_doubtful = |joining: &&Joining| joining.is_repeated && joining.known.is_none();
+        let (doubtful, plain): (Vec<_>, Vec<_>) = refused.iter().partition(is_doubtful);
+        let epoch_of = |joining: &'_ Joining| joining.epoch;
+        self.settle_joins(plain.into_iter().map(|of| (of, epoch_of(of))), settled, now)?;
+        let mut writes = Vec::new();
+        for joining in doubtful {
+            let key = (joining.generation, joining.source.clone());
+            let Some(row) = self.subscriptions.get_mut(&key) else { continue };
+            if row.step == Step::Joining(joining.epoch) {
+                row.step = Step::Leaving(joining.epoch);
+                row.due = Some(now);
+                writes.push(LedgerWrite::Subscription(row.clone()));
+            }
+        }
+        self.commit(writes, now)
     }
 
     fn settle_joins<'a>(
@@ -524,6 +550,7 @@ impl<L: Ledger> Session<L> {
                     source: row.source.clone(),
                     epoch,
                     known: Some(known),
+                    is_repeated: true,
                 }),
                 _ => duties.leaving.extend(leaving_of(row, session)),
             }
@@ -585,12 +612,11 @@ impl<L: Ledger> Session<L> {
     }
 }
 
-/// The removal that a row is about: of everything up to an epoch, or of the one join that nobody knows
-/// the end of.
+/// The removal that a row is about: of everything up to an epoch. Before a join that nobody knows the end
+/// of, there may have been another.
 fn leaving_of(row: &SubscriptionRow, session: &SessionRow) -> Option<Leaving> {
     let (first, last) = match row.step {
-        Step::Leaving(last) => (SubscriptionEpoch(0), last),
-        Step::Joining(epoch) => (epoch, epoch),
+        Step::Leaving(last) | Step::Joining(last) => (SubscriptionEpoch(0), last),
         Step::Settled => return None,
     };
     let has_stream = session.generation == row.generation

@@ -312,6 +312,7 @@ impl<L: Ledger, P: Peers> SessionServer<L, P> {
             let answers = join_all(asked).await;
             let now = self.peers.now();
             let (mut joined, mut refused) = (Vec::new(), Vec::new());
+            let mut asked = Vec::new();
             for ((joining, _), answer) in some.iter().zip(answers) {
                 let (Some(joining), Some(answer)) = (joining, answer) else {
                     outcomes.push(Outcome::Refused(SessionRefusal::TooManySubscriptions { max }));
@@ -321,6 +322,7 @@ impl<L: Ledger, P: Peers> SessionServer<L, P> {
                     Ok(Subscribed::Live { epoch, expires_at: until, .. }) => {
                         expires_at = expires_at.max(until);
                         joined.push((joining.clone(), epoch));
+                        asked.push(outcomes.len());
                         Outcome::Done(())
                     }
                     Ok(answer) => {
@@ -332,7 +334,12 @@ impl<L: Ledger, P: Peers> SessionServer<L, P> {
                 };
                 outcomes.push(outcome);
             }
-            self.with(|session| session.joined(&joined, now))??;
+            let kept = self.with(|session| session.joined(&joined, now))??;
+            for (at, _) in asked.into_iter().zip(kept).filter(|(_, is_kept)| !is_kept) {
+                if let Some(outcome) = outcomes.get_mut(at) {
+                    *outcome = Outcome::Refused(SessionRefusal::Unavailable);
+                }
+            }
             self.with(|session| session.refused(&refused, now))??;
         }
         // Whoever deleted the session meanwhile has removed the subscriptions, too.
@@ -490,7 +497,7 @@ impl<L: Ledger, P: Peers> SessionServer<L, P> {
         let now = self.peers.now();
         match answer {
             Ok(Subscribed::Live { epoch, .. }) => {
-                self.with(|session| session.joined(&[(joining.clone(), epoch)], now))?
+                self.with(|session| session.joined(&[(joining.clone(), epoch)], now))?.map(|_| ())
             }
             Ok(_) => self.with(|session| session.refused(std::slice::from_ref(joining), now))?,
             Err(_) => self.with(|session| session.postpone_join(joining, now))?,

@@ -146,19 +146,30 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
     pub async fn subscribe(&self, wish: &Subscribe) -> Result<Subscribed, ServeError> {
         let now = self.peers.now();
         let placed = self.with(|shard| shard.place(&wish.session, wish.epoch, now))??;
-        let (shard, before) = match placed {
+        let shard = match placed {
             Placed::Here => return self.join(wish).await,
             Placed::Superseded => return Ok(Subscribed::Superseded),
             Placed::Full => return Ok(Subscribed::Full),
-            Placed::Shard(shard, before) => (shard, before),
+            Placed::Shard(shard) => shard,
         };
         let answer = self.peers.ask(&self.names.shard(shard), &Join(wish.clone())).await?;
         let is_taken = matches!(&answer, Subscribed::Live { epoch, .. } if *epoch == wish.epoch);
-        if !is_taken && answer != Subscribed::Superseded {
-            let now = self.peers.now();
-            self.with(|shard| shard.displace(&wish.session, wish.epoch, before.as_ref(), now))??;
+        if !is_taken {
+            // Only the shard knows what it has of the session now.
+            let Subscribe { session, epoch, .. } = wish.clone();
+            let gone = Remove { session, first: epoch, last: epoch };
+            self.remove_at(shard, &gone).await?;
         }
         Ok(answer)
+    }
+
+    /// Subscriptions end at another shard, and the directory learns what is left there.
+    async fn remove_at(&self, shard: ShardId, wish: &Remove) -> Result<Removed, ServeError> {
+        let there = self.ask(&self.names.shard(shard), wish).await?;
+        let now = self.peers.now();
+        let from = (shard, wish.session.as_str());
+        self.with(|root| root.left(from, wish.last, there.remaining, now))??;
+        Ok(there)
     }
 
     /// A shard is asked for a subscription.
@@ -228,9 +239,7 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
             return Ok(here);
         }
         let Some(entry) = self.with(|shard| shard.entry(session))?? else { return Ok(here) };
-        let there = self.ask(&self.names.shard(entry.shard), wish).await?;
-        let now = self.peers.now();
-        self.with(|shard| shard.left((entry.shard, session), *last, there.remaining, now))??;
+        let there = self.remove_at(entry.shard, wish).await?;
         Ok(Removed { remaining: here.remaining.max(there.remaining) })
     }
 

@@ -117,17 +117,21 @@ pub(super) fn serve(
     answer.map(|answer| (answer, Vec::new())).map_err(|error| error.to_string())
 }
 
-/// The model looks at a stream after a verb.
+/// The model looks at a stream after a verb, unless that has failed and the next look as well.
 fn saw(hub: &Hub, address: &Address, stream: &Shared) -> Check {
-    let stream = stream.borrow();
-    let generation = stream.generation();
+    let seen = match stream.borrow_mut().head(hub.now(address)) {
+        Ok(seen) => Some(seen),
+        Err(Missing::Log(_)) => return Ok(()),
+        Err(Missing::NotFound | Missing::Gone) => None,
+    };
     let clock = hub.clock.get();
     let mut model = hub.model.borrow_mut();
     if is_session(address) {
+        let generation = seen.map(|seen| seen.generation);
         return model.session_seen(name(address), generation, clock);
     }
-    let is_json = stream.content_type().is_some_and(ContentType::is_json);
-    let seen = generation.map(|generation| (generation, stream.tail_position(), is_json));
+    let seen = seen
+        .map(|seen| (seen.generation, seen.next.position, seen.content_type.is_json()));
     model.source_seen(name(address), seen, clock)
 }
 
