@@ -169,6 +169,9 @@ pub struct CreateSession {
     pub ttl_seconds: u64,
     /// Whether each message is wrapped with where it is from.
     pub envelope: bool,
+    /// The last generation that the session's object knows of: if there was a later one that is over,
+    /// this question comes too late.
+    pub after: Generation,
 }
 
 /// The answer to [`CreateSession`].
@@ -187,6 +190,11 @@ pub enum SessionCreated {
     Exists {
         /// The first property that differs.
         differs: String,
+    },
+    /// There was one since, and it is over.
+    Ended {
+        /// Its generation, or a later one.
+        generation: Generation,
     },
 }
 message!(CreateSession, "create-session", SessionCreated);
@@ -373,7 +381,7 @@ message!(Remove, "remove", Removed);
 /// The answer to [`Remove`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removed {
-    /// The highest epoch of the session that the shard still has.
+    /// The highest epoch of the session that the shard still delivers to.
     pub remaining: Option<SubscriptionEpoch>,
 }
 

@@ -227,6 +227,20 @@ impl<L: Ledger> Session<L> {
         self.store(SessionRow { phase: Phase::Live, generation, due, attempts: 0, ..row }, now)
     }
 
+    /// The stream was made and has ended, and nobody knew: the session that is being made is a later one.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn created_in_vain(
+        &mut self,
+        generation: Generation,
+        now: UnixMillis,
+    ) -> Result<(), LogError> {
+        self.settle()?;
+        let Some(row) = self.row.clone() else { return Ok(()) };
+        self.store(SessionRow { generation: generation.max(row.generation), ..row }, now)
+    }
+
     /// The stream could not be made as noted: there is no session.
     ///
     /// # Errors
@@ -363,9 +377,7 @@ impl<L: Ledger> Session<L> {
         self.settle_joins(joined.iter().map(|(joining, epoch)| (joining, *epoch)), settled, now)?;
         let is_kept = |(joining, epoch): &(Joining, SubscriptionEpoch)| {
             let row = self.subscription(joining.generation, &joining.source);
-            row.is_some_and(|row| {
-                row.live == Some(*epoch) && !matches!(row.step, Step::Leaving(_))
-            })
+            row.is_some_and(|row| row.live == Some(*epoch) && !matches!(row.step, Step::Leaving(_)))
         };
         Ok(joined.iter().map(is_kept).collect())
     }
@@ -468,12 +480,7 @@ impl<L: Ledger> Session<L> {
         self.settle()?;
         let key = (leaving.generation, leaving.source.clone());
         let Some(row) = self.subscriptions.get_mut(&key) else { return Ok(()) };
-        let is_same = match row.step {
-            Step::Leaving(last) => last == leaving.last,
-            Step::Joining(epoch) => epoch == leaving.last && row.live.is_none(),
-            Step::Settled => false,
-        };
-        if !is_same {
+        if row.step != Step::Leaving(leaving.last) {
             return Ok(());
         }
         if is_removed {
@@ -536,26 +543,40 @@ impl<L: Ledger> Session<L> {
         }
     }
 
-    /// What is due, at most `limit` subscriptions.
-    pub fn duties(&self, limit: usize, now: UnixMillis) -> Duties {
+    /// What is due, at most `limit` subscriptions. A join that nobody knows the end of is a removal from
+    /// now on: an answer that comes after all is too late.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn begin_duties(&mut self, limit: usize, now: UnixMillis) -> Result<Duties, LogError> {
+        self.settle()?;
         let is_due = |due: Option<UnixMillis>| due.is_some_and(|due| due <= now);
         let session = self.row.clone().filter(|row| is_due(row.due));
         let mut duties = Duties { session, ..Duties::default() };
-        let Some(session) = &self.row else { return duties };
-        let due = self.subscriptions.values().filter(|row| is_due(row.due));
+        let Some(session) = &self.row else { return Ok(duties) };
+        let mut writes = Vec::new();
+        let due = self.subscriptions.values_mut().filter(|row| is_due(row.due));
         for row in due.take(limit) {
-            match (row.step, row.live) {
-                (Step::Joining(epoch), Some(known)) => duties.joining.push(Joining {
+            if let (Step::Joining(epoch), Some(known)) = (row.step, row.live) {
+                duties.joining.push(Joining {
                     generation: row.generation,
                     source: row.source.clone(),
                     epoch,
                     known: Some(known),
                     is_repeated: true,
-                }),
-                _ => duties.leaving.extend(leaving_of(row, session)),
+                });
+                continue;
             }
+            if let Step::Joining(epoch) = row.step {
+                row.step = Step::Leaving(epoch);
+                writes.push(LedgerWrite::Subscription(row.clone()));
+            }
+            duties.leaving.extend(leaving_of(row, session));
         }
-        duties
+        if !writes.is_empty() {
+            self.commit(writes, now)?;
+        }
+        Ok(duties)
     }
 
     /// When something is due.
@@ -612,13 +633,10 @@ impl<L: Ledger> Session<L> {
     }
 }
 
-/// The removal that a row is about: of everything up to an epoch. Before a join that nobody knows the end
-/// of, there may have been another.
+/// The removal that a row is about: of everything up to an epoch.
 fn leaving_of(row: &SubscriptionRow, session: &SessionRow) -> Option<Leaving> {
-    let (first, last) = match row.step {
-        Step::Leaving(last) | Step::Joining(last) => (SubscriptionEpoch(0), last),
-        Step::Settled => return None,
-    };
+    let Step::Leaving(last) = row.step else { return None };
+    let first = SubscriptionEpoch(0);
     let has_stream = session.generation == row.generation
         && matches!(session.phase, Phase::Live | Phase::Ending);
     Some(Leaving {

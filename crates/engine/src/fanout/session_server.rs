@@ -154,13 +154,18 @@ impl<L: Ledger, P: Peers> SessionServer<L, P> {
     ) -> Result<(SessionRow, UnixMillis), ServeError> {
         let SessionRow { content_type, ttl_seconds, envelope, .. } = row;
         let (ttl_seconds, envelope) = (*ttl_seconds, *envelope);
-        let question = CreateSession { content_type: content_type.clone(), ttl_seconds, envelope };
+        let (content_type, after) = (content_type.clone(), row.generation);
+        let question = CreateSession { content_type, ttl_seconds, envelope, after };
         let created = self.ask(&self.stream(), &question).await?;
         let now = self.peers.now();
         match created {
             SessionCreated::Alive { generation, expires_at, .. } => {
                 self.with(|session| session.created(generation, expires_at, now))??;
                 Ok((SessionRow { generation, phase: Phase::Live, ..row.clone() }, expires_at))
+            }
+            SessionCreated::Ended { generation } => {
+                self.with(|session| session.created_in_vain(generation, now))??;
+                Err(NoAnswer("the session has ended since it was made".into()).into())
             }
             SessionCreated::Exists { differs } => {
                 self.with(|session| session.creation_failed(now))??;
@@ -214,13 +219,8 @@ impl<L: Ledger, P: Peers> SessionServer<L, P> {
                 Outcome::Done(()) => None,
             });
             if let Some(refusal) = refusal.filter(|_| is_new)
-                && self.with(|session| session.has_no_subscription())?
+                && self.give_up(&row).await?
             {
-                // Nobody is to find a session that the request did not get.
-                let _life = self.life.lock().await;
-                let now = self.peers.now();
-                self.with(|session| session.begin_ending(now))??;
-                self.end(&row).await?;
                 return Ok(Outcome::Refused(refusal));
             }
             let expires_at = match joined.expires_at.or(expires_at) {
@@ -234,6 +234,25 @@ impl<L: Ledger, P: Peers> SessionServer<L, P> {
             return Ok(Outcome::Done(SubscribedAll { is_new, expires_at, outcomes }));
         }
         Ok(Outcome::Refused(SessionRefusal::Unavailable))
+    }
+
+    /// Nobody is to find a session that the request which made it did not get. `false`: somebody else
+    /// has subscribed it.
+    async fn give_up(&self, row: &SessionRow) -> Result<bool, ServeError> {
+        let _life = self.life.lock().await;
+        let known = self.with(Session::row)??;
+        let is_same =
+            |known: &SessionRow| known.phase == Phase::Live && known.generation == row.generation;
+        if !known.as_ref().is_some_and(is_same) {
+            return Ok(true);
+        }
+        if !self.with(|session| session.has_no_subscription())? {
+            return Ok(false);
+        }
+        let now = self.peers.now();
+        self.with(|session| session.begin_ending(now))??;
+        self.end(row).await?;
+        Ok(true)
     }
 
     /// When the session ends, if nobody reads it from now on.
@@ -452,7 +471,7 @@ impl<L: Ledger, P: Peers> SessionServer<L, P> {
         let now = self.peers.now();
         let at_a_time = self.with(|session| session.bounds().concurrency)?;
         let at_a_time = usize::try_from(at_a_time).unwrap_or(1).max(1);
-        let duties = self.with(|session| session.duties(at_a_time, now))?;
+        let duties = self.with(|session| session.begin_duties(at_a_time, now))??;
         let mut did = !duties.leaving.is_empty() || !duties.joining.is_empty();
         if duties.session.is_some() {
             self.look_after().await?;

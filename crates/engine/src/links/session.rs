@@ -28,6 +28,11 @@ impl<L: Log> Stream<L> {
         let Ok(content_type) = ContentType::parse(&request.content_type) else {
             return Err(LogError::Failed("a session's content type does not parse".into()));
         };
+        self.settle(now)?;
+        let last = self.tombstone.generation;
+        if self.current.is_none() && last > request.after {
+            return Ok(SessionCreated::Ended { generation: last });
+        }
         let kind = if request.envelope { SessionKind::Envelope } else { SessionKind::Plain };
         let create = Create {
             content_type: Some(content_type),

@@ -24,7 +24,8 @@ const SOURCES: [&str; 2] = ["p/a", "p/b"];
 const GENERATIONS: [u64; 2] = [3, 4];
 
 fn request(content_type: &str, envelope: bool) -> CreateSession {
-    CreateSession { content_type: content_type.into(), ttl_seconds: 10, envelope }
+    let after = Generation::MAX;
+    CreateSession { content_type: content_type.into(), ttl_seconds: 10, envelope, after }
 }
 
 fn session(content_type: &str, envelope: bool) -> (Stream<MemoryLog>, Generation) {

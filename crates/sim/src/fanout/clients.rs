@@ -43,14 +43,14 @@ impl Hub {
         let session = session(self.below(self.profile.sessions));
         let hub = Rc::clone(self);
         match which {
-            0 => self.spawn(None, Box::pin(publish(hub, source))),
-            1 => self.spawn(None, Box::pin(put_source(hub, source))),
-            2 => self.spawn(None, Box::pin(delete_source(hub, source))),
-            3 => self.spawn(None, Box::pin(put_session(hub, session))),
-            4 => self.spawn(None, Box::pin(delete_session(hub, session, 1))),
-            5 => self.spawn(None, Box::pin(subscribe(hub, session))),
-            6 => self.spawn(None, Box::pin(unsubscribe(hub, session, source))),
-            _ => self.spawn(None, Box::pin(look(hub, session))),
+            0 => self.spawn(None, "act", Box::pin(publish(hub, source))),
+            1 => self.spawn(None, "act", Box::pin(put_source(hub, source))),
+            2 => self.spawn(None, "act", Box::pin(delete_source(hub, source))),
+            3 => self.spawn(None, "act", Box::pin(put_session(hub, session))),
+            4 => self.spawn(None, "act", Box::pin(delete_session(hub, session, 1))),
+            5 => self.spawn(None, "act", Box::pin(subscribe(hub, session))),
+            6 => self.spawn(None, "act", Box::pin(unsubscribe(hub, session, source))),
+            _ => self.spawn(None, "act", Box::pin(look(hub, session))),
         };
     }
 

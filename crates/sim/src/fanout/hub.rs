@@ -98,8 +98,9 @@ impl Hub {
         self.rng.borrow_mut().pick(items)
     }
 
-    pub(super) fn spawn(&self, owner: Option<Address>, job: Job) -> u64 {
-        self.tasks.borrow_mut().spawn(owner, job)
+    pub(super) fn spawn(&self, owner: Option<Address>, what: &str, job: Job) -> u64 {
+        let whose = owner.as_ref().map_or("a client".into(), label);
+        self.tasks.borrow_mut().spawn(owner, format!("{whose}: {what}"), job)
     }
 
     /// Waits on the world's clock.

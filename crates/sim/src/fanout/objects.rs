@@ -221,7 +221,7 @@ impl Hub {
         self.note(format!("{} <- {call:?} {operation} {body}", label(&to)));
         let answering = Answering::new(self, call);
         let hub = Rc::clone(self);
-        let owner = to.clone();
+        let (owner, what) = (to.clone(), format!("{operation} {call:?}"));
         let job = async move {
             let answer = serve::serve(&hub, (&to, instance), operation, (body, bytes)).await;
             let shown = match &answer {
@@ -232,7 +232,7 @@ impl Hub {
             answering.answer(answer);
             drop(guard);
         };
-        self.spawn(Some(owner), Box::pin(job));
+        self.spawn(Some(owner), &what, Box::pin(job));
     }
 
     /// When the first alarm rings, on the world's clock, of objects whose handler does not run.
@@ -273,7 +273,7 @@ impl Hub {
                 object.is_ringing = false;
             }
         };
-        self.spawn(Some(address.clone()), Box::pin(job));
+        self.spawn(Some(address.clone()), "alarm", Box::pin(job));
     }
 }
 

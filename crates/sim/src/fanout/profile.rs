@@ -141,7 +141,7 @@ impl Profile {
             shards_max: rng.pick(&[2, 4, 4, 8]),
             inline_max: if kind.inline_max == 0 { 0 } else { rng.pick(&[0, 1, 10, 10]) },
             concurrency: rng.pick(&[1, 2, 5]),
-            range_bytes: rng.pick(&[1, 40, 40, 200, 4_096]),
+            range_bytes: rng.pick(&[10, 40, 40, 200, 4_096]),
             hold_ms: rng.pick(&[3_600_000, 86_400_000]),
             skew_ms: rng.pick(&[0, 50, 50, 5_000, 120_000]),
             ..kind

@@ -28,20 +28,20 @@ pub(super) fn settle(hub: &Rc<Hub>) -> Check {
     hub.calm_down();
     until(hub, "deliveries", delivered)?;
     for index in 0..hub.profile.sources {
-        hub.spawn(None, Box::pin(publish(Rc::clone(hub), source(index))));
+        hub.spawn(None, "publish", Box::pin(publish(Rc::clone(hub), source(index))));
     }
     until(hub, "another message", delivered)?;
     contents(hub)?;
     for index in 0..hub.profile.sessions {
-        hub.spawn(None, Box::pin(delete_session(Rc::clone(hub), session(index), 5)));
+        hub.spawn(None, "delete", Box::pin(delete_session(Rc::clone(hub), session(index), 5)));
     }
     until(hub, "the end of sessions", delivered)?;
     for index in 0..hub.profile.sources {
-        hub.spawn(None, Box::pin(publish(Rc::clone(hub), source(index))));
+        hub.spawn(None, "publish", Box::pin(publish(Rc::clone(hub), source(index))));
     }
     until(hub, "a message to nobody", forgotten)?;
     for index in 0..hub.profile.sources {
-        hub.spawn(None, Box::pin(delete_source(Rc::clone(hub), source(index))));
+        hub.spawn(None, "delete", Box::pin(delete_source(Rc::clone(hub), source(index))));
     }
     until(hub, "the end of sources", forgotten)
 }
@@ -62,7 +62,8 @@ fn until(hub: &Rc<Hub>, what: &str, condition: fn(&Hub) -> Check) -> Check {
         if hub.clock.get() > deadline || hub.step.get() > last {
             hub.note(format!("{what} never came to an end"));
             holds?;
-            ensure!(is_idle, Liveness, "{what}: something is always under way");
+            let names = hub.tasks.borrow().names();
+            ensure!(is_idle, Liveness, "{what}: these never end: {names:?}");
         }
     }
 }

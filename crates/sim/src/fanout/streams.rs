@@ -130,8 +130,7 @@ fn saw(hub: &Hub, address: &Address, stream: &Shared) -> Check {
         let generation = seen.map(|seen| seen.generation);
         return model.session_seen(name(address), generation, clock);
     }
-    let seen = seen
-        .map(|seen| (seen.generation, seen.next.position, seen.content_type.is_json()));
+    let seen = seen.map(|seen| (seen.generation, seen.next.position, seen.content_type.is_json()));
     model.source_seen(name(address), seen, clock)
 }
 
@@ -247,7 +246,7 @@ pub(super) fn nudge(hub: &Rc<Hub>, address: &Address, stream: &Shared) {
     let nudges = stream.borrow_mut().begin_nudges(NUDGES_MAX, hub.now(address));
     for (shard, nudge) in nudges {
         let job = nudge_one(Rc::clone(hub), address.clone(), Rc::clone(stream), (shard, nudge));
-        hub.spawn(Some(address.clone()), Box::pin(job));
+        hub.spawn(Some(address.clone()), "nudge", Box::pin(job));
     }
 }
 

@@ -16,6 +16,7 @@ pub(super) type Job = Pin<Box<dyn Future<Output = ()>>>;
 /// One task.
 pub(super) struct Task {
     owner: Option<Address>,
+    what: String,
     job: Job,
 }
 
@@ -45,9 +46,9 @@ pub(super) struct Tasks {
 
 impl Tasks {
     /// Adds a task, which is ready.
-    pub(super) fn spawn(&mut self, owner: Option<Address>, job: Job) -> u64 {
+    pub(super) fn spawn(&mut self, owner: Option<Address>, what: String, job: Job) -> u64 {
         self.last += 1;
-        self.tasks.insert(self.last, Task { owner, job });
+        self.tasks.insert(self.last, Task { owner, what, job });
         if let Ok(mut ready) = self.ready.lock() {
             ready.insert(self.last);
         }
@@ -64,6 +65,11 @@ impl Tasks {
     /// Whether there is any task.
     pub(super) fn is_empty(&self) -> bool {
         self.tasks.is_empty()
+    }
+
+    /// What is under way.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.tasks.values().map(|task| task.what.clone()).collect()
     }
 
     /// Takes a task out to poll it. Nothing of the world is borrowed meanwhile.

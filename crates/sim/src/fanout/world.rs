@@ -29,7 +29,7 @@ impl Hub {
         let name = self.profile.name;
         self.note(format!("profile {name}: {:?}", self.profile));
         for index in 0..self.profile.sources {
-            self.spawn(None, Box::pin(put_source(Rc::clone(self), source(index))));
+            self.spawn(None, "put", Box::pin(put_source(Rc::clone(self), source(index))));
         }
         while self.step.get() < setup.steps {
             self.step_once(true);
@@ -92,6 +92,7 @@ impl Hub {
                 let most = self.pick(&[60_000, 600_000, 5 * 3_600_000]);
                 self.clock.set(clock + self.below(most));
             }
+            Move::Advance if busy => self.clock.set(clock + self.below(50)),
             Move::Advance => {
                 let alarm = alarms.iter().map(|(at, _)| *at).min();
                 let parcel = self.net.borrow().next();

@@ -25,7 +25,7 @@ pub struct Start {
 pub enum Joined {
     /// The session is a member.
     Member,
-    /// It was removed meanwhile.
+    /// It was removed meanwhile, or has joined again.
     Removed,
 }
 
@@ -91,6 +91,10 @@ impl<R: Roster> Shard<R> {
             return Ok(Joined::Removed);
         }
         let key = (at.source, wish.session.clone());
+        let known = self.members.get(&key).map(|member| member.row.epoch);
+        if known.is_some_and(|known| known > wish.epoch) {
+            return Ok(Joined::Removed);
+        }
         let mut writes = Vec::new();
         let life = self.lives.entry(at.source).or_insert_with(|| {
             let row = LifeRow {
@@ -143,7 +147,7 @@ impl<R: Roster> Shard<R> {
             if (first..=last).contains(&epoch) {
                 self.members.remove(&key);
                 writes.push(RosterWrite::DropMember { source, session: session.to_owned() });
-            } else {
+            } else if !matches!(member.row.place, Place::Leaving { .. }) {
                 remaining = remaining.max(Some(epoch));
             }
         }
