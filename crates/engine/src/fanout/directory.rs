@@ -47,7 +47,7 @@ impl<R: Roster> Shard<R> {
             return Ok(Placed::Shard(shard));
         }
         // Sessions that are being added here have their places already.
-        let here = self.len().saturating_add(u64::from(self.joins));
+        let here = self.len().saturating_add(self.joins.len() as u64);
         if self.has_member(session) || here < self.bounds.members_max {
             return Ok(Placed::Here);
         }

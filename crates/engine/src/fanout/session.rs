@@ -525,8 +525,15 @@ impl<L: Ledger> Session<L> {
         self.settle()?;
         let key = (generation, source.to_owned());
         let Some(row) = self.subscriptions.get_mut(&key) else { return Ok(()) };
+        if row.step == Step::Joining(epoch) {
+            // It has ended before the session has heard that it was made.
+            row.step = Step::Settled;
+            row.due = None;
+            row.live = row.live.or(Some(epoch));
+        }
         if row.live != Some(epoch) {
-            return Ok(());
+            let row = row.clone();
+            return self.commit(vec![LedgerWrite::Subscription(row)], now);
         }
         match row.step {
             Step::Settled => {

@@ -71,8 +71,8 @@ pub struct Shard<R> {
     pub(super) rooms: Option<BTreeMap<ShardId, u64>>,
     /// When the alarm goes off, as far as this instance knows.
     alarm: Option<UnixMillis>,
-    /// Sessions that are being added: until they are, their life is not dropped.
-    pub(super) joins: u32,
+    /// Sessions that are being added, and how often: until they are, their life is not dropped.
+    pub(super) joins: BTreeMap<String, u32>,
     /// Epochs that were removed while sessions were being added.
     removed: BTreeMap<String, SubscriptionEpoch>,
     /// Memory does not match the rows: a commit failed.
@@ -198,10 +198,10 @@ impl<R: Roster> Shard<R> {
         self.settle()?;
         let source = nudge.generation;
         if !self.has_members(source) {
-            if self.joins > 0 && !self.lives.contains_key(&source) {
+            if !self.joins.is_empty() && !self.lives.contains_key(&source) {
                 return Ok(Heard::Joining);
             }
-            if self.joins == 0 {
+            if self.joins.is_empty() {
                 self.drop_life(source, now)?;
                 return Ok(Heard::Unknown);
             }

@@ -177,10 +177,10 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
     /// # Errors
     /// [`ServeError`]: whether the subscription was made is not known.
     pub async fn join(&self, wish: &Subscribe) -> Result<Subscribed, ServeError> {
-        self.with(Shard::begin_join)?;
+        self.with(|shard| shard.begin_join(&wish.session))?;
         // However this ends: a join that is never over would keep every source waiting.
         let _end = Undo(Some(|| {
-            let _ = self.with(Shard::end_join);
+            let _ = self.with(|shard| shard.end_join(&wish.session));
             self.wake();
         }));
         self.attach_both_ends(wish).await

@@ -33,7 +33,7 @@ impl<R: Roster> Shard<R> {
             bound: InlineBound::new(bounds.inline_max),
             rooms: None,
             alarm: None,
-            joins: 0,
+            joins: BTreeMap::new(),
             removed: BTreeMap::new(),
             stale: true,
         };

@@ -31,15 +31,19 @@ pub enum Joined {
 
 impl<R: Roster> Shard<R> {
     /// A session is about to be added. To be answered with [`Shard::end_join`].
-    pub fn begin_join(&mut self) {
-        self.joins = self.joins.saturating_add(1);
+    pub fn begin_join(&mut self, session: &str) {
+        let count = self.joins.entry(session.to_owned()).or_default();
+        *count = count.saturating_add(1);
     }
 
     /// That is over, whatever came of it.
-    pub fn end_join(&mut self) {
-        self.joins = self.joins.saturating_sub(1);
-        if self.joins == 0 {
-            self.removed.clear();
+    pub fn end_join(&mut self, session: &str) {
+        if let Some(count) = self.joins.get_mut(session) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.joins.remove(session);
+                self.removed.remove(session);
+            }
         }
     }
 
@@ -58,10 +62,10 @@ impl<R: Roster> Shard<R> {
         Ok(live.map(|member| member.row.epoch))
     }
 
-    /// Whether a session is a member for any life.
+    /// Whether a session is a member for any life, or about to be one.
     pub(in crate::fanout) fn has_member(&self, session: &str) -> bool {
         let has = |source: &Generation| self.members.contains_key(&(*source, session.to_owned()));
-        self.lives.keys().any(has)
+        self.joins.contains_key(session) || self.lives.keys().any(has)
     }
 
     /// How many members there are, over all lives.
@@ -134,7 +138,7 @@ impl<R: Roster> Shard<R> {
         now: UnixMillis,
     ) -> Result<Removed, LogError> {
         self.settle()?;
-        if self.joins > 0 {
+        if self.joins.contains_key(session) {
             let known = self.removed.entry(session.to_owned()).or_default();
             *known = last.max(*known);
         }
