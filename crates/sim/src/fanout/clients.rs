@@ -12,7 +12,7 @@ use protocol::fanout::{
 };
 
 use super::hub::Hub;
-use super::model::{Asked, Guard, Key, Model};
+use super::model::{Asked, Guard, Key, Model, SourceLife};
 use super::net::{from_json, to_json};
 use super::streams::LASTING_SECONDS;
 use crate::violation::{Check, ensure};
@@ -215,6 +215,8 @@ struct Asking {
     attachments: u64,
     /// Ends of the source's lives.
     tails: Vec<(u64, u64)>,
+    /// The first life that the request can be about.
+    least: u64,
 }
 
 /// Where to begin: mostly somewhere that there is.
@@ -243,7 +245,10 @@ fn asking(hub: &Hub, key: Key, from: String) -> Asking {
     let contract = model.contracts.get(&key).cloned().unwrap_or_default();
     let lives = model.sources.get(&key.0).cloned().unwrap_or_default();
     let tails = lives.iter().map(|(of, life)| (of.0, life.bytes.len() as u64)).collect();
+    let is_over = |life: &SourceLife| u64::from(life.ended_at.is_some());
+    let least = lives.last_key_value().map_or(0, |(of, life)| of.0 + is_over(life));
     Asking {
+        least,
         key,
         from,
         // The guard has counted this very request.
@@ -314,7 +319,7 @@ fn promise(model: &mut Model, asked: &Asking) -> Check {
         return Ok(());
     }
     let Some((_, life)) = lives.iter_mut().next_back() else { return Ok(()) };
-    let newest = life.links.iter_mut().rfind(|((of, _), _)| of == source);
+    let newest = life.links.iter_mut().rfind(|((of, at), _)| of == source && at.0 >= asked.least);
     let Some(((_, generation), link)) = newest else { return Ok(()) };
     let is_fresh = link.number > asked.attachments;
     link.is_promised = true;
