@@ -142,6 +142,11 @@ fn fork_wish(headers: &Headers, project: &Project) -> Result<Option<ForkWish>, F
         }
         error => invalid(ErrorCode::InvalidHeader, error),
     })?;
+    if source.path.reserved().is_some() {
+        // A session's stream ends with its session, and is held for nobody.
+        let message = "A stream of the service's own cannot be forked.";
+        return Err(Failure::new(ErrorCode::Reserved, message));
+    }
     let offset = offset.map(|text| OffsetParam::parse(&text)).transpose();
     let sub_offset = sub_offset.map(|text| parse_sub_offset(&text)).transpose();
     Ok(Some(ForkWish {

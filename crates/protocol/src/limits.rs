@@ -290,8 +290,18 @@ pub const FANOUT_PATIENCE_MS: u64 = 1_000;
 pub const FANOUT_PAUSE_MS_MAX: u64 = 60_000;
 
 /// Bytes of a range that is delivered at a time, about: JSON ranges end where messages do. A session with
-/// envelopes makes some hundred bytes more of each message, however small.
-pub const FANOUT_RANGE_BYTES: u64 = 256 * KIB;
+/// envelopes makes up to a kilobyte more of each message, however small, and does so in memory.
+pub const FANOUT_RANGE_BYTES: u64 = 64 * KIB;
+
+/// Ranges that a shard holds for members with a position of their own. One may be a message of the largest
+/// body.
+pub const FANOUT_RANGES_MAX: usize = 4;
+
+/// Bytes of one range that are on their way to members at a time, each counted.
+pub const FANOUT_FLYING_BYTES_MAX: u64 = 16 * MIB;
+
+/// Calls to other objects in one run of a shard. The platform allows an invocation 10,000.
+pub const FANOUT_CALLS_MAX: u64 = 8_000;
 
 /// Ended lives of one path whose bytes are held; the oldest gives way.
 pub const HELD_LIVES_MAX: usize = 16;

@@ -15,6 +15,7 @@
 
 use durable_streams_core::body::{self, Bounds};
 use durable_streams_core::call::{ask_message, to_json};
+use durable_streams_core::config::Config;
 use durable_streams_core::edge::{
     Admitted, Caller, Exchange, SESSION_BINDING, STREAM_BINDING, call_object, note_append,
 };
@@ -42,9 +43,6 @@ use wasm_bindgen_futures::future_to_promise;
 use worker::Env;
 
 use crate::respond::refused;
-
-/// How long a body may take to begin.
-const BODY_TIMEOUT_MS: u64 = 10_000;
 
 /// A request, and of whom it asks.
 struct Asking {
@@ -133,21 +131,17 @@ pub fn publish(admitted: &Admitted) -> Result<Promise, JsValue> {
     Ok(note_append(&promise, &object))
 }
 
-/// The promise of what `answer` makes of a request. A body that nobody has read is thrown away before a
-/// refusal, so that its client sees it.
+/// The promise of what `answer` makes of a request. A body that nobody has read is thrown away before the
+/// answer, so that its client sees it.
 fn answered<F>(asking: Asking, answer: F) -> Promise
 where
     F: AsyncFnOnce(&Asking) -> Result<Reply, Failure> + 'static,
 {
     future_to_promise(async move {
-        let reply = match answer(&asking).await {
-            Ok(reply) => reply,
-            Err(failure) => {
-                body::discard(&asking.request).await;
-                failure.reply()
-            }
-        };
-        reply.into_response().map(JsValue::from)
+        let answer = answer(&asking).await;
+        // What nobody has read.
+        body::discard(&asking.request).await;
+        answer.unwrap_or_else(Failure::reply).into_response().map(JsValue::from)
     })
 }
 
@@ -224,7 +218,8 @@ impl Asking {
     async fn body(&self, bytes_max: u64) -> Result<Vec<u8>, Failure> {
         let content_type = self.request.headers().get(name::CONTENT_TYPE).ok().flatten();
         check_content_type(content_type.as_deref())?;
-        let bounds = Bounds { bytes_max, timeout_ms: BODY_TIMEOUT_MS };
+        let timeout_ms = Config::of(&self.env)?.limits.body_timeout_ms;
+        let bounds = Bounds { bytes_max, timeout_ms };
         Ok(body::read(&self.request, bounds).await?.to_vec())
     }
 }

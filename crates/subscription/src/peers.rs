@@ -56,11 +56,10 @@ impl WorkersPeers {
         Self { env, object, trace: Cell::new(None) }
     }
 
-    /// From now on the object works for a request of this trace.
+    /// From now on the object works for a request of this trace, or for nobody's. Of several that it
+    /// serves side by side, the last one counts.
     pub fn set_trace(&self, trace: Option<TraceParent>) {
-        if trace.is_some() {
-            self.trace.set(trace);
-        }
+        self.trace.set(trace);
     }
 
     async fn send_range(

@@ -6,13 +6,14 @@
 
 use durable_streams_core::call::ask_message;
 use durable_streams_core::edge::SUBSCRIPTION_BINDING;
+use durable_streams_core::metrics::{Level, event};
 use futures::future::join_all;
 use js_sys::{Array, Promise};
 use protocol::fanout::{DeliverNow, QueueMessage};
 use protocol::trace::TraceParent;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::future_to_promise;
-use worker::{Env, console_error};
+use worker::Env;
 
 #[wasm_bindgen]
 extern "C" {
@@ -56,23 +57,22 @@ pub fn consume(batch: Batch, env: Env) -> Promise {
 async fn serve(message: &QueuedMessage, is_dead: bool, env: &Env) {
     let text = message.body().as_string().unwrap_or_default();
     let Ok(parsed) = serde_json::from_str::<QueueMessage>(&text) else {
-        tell("queue_message_unreadable", &text);
+        let details = [("message", text.into())];
+        event(env, (Level::Error, "queue_message_unreadable"), "", 1, &details);
         return message.ack();
     };
-    if is_dead {
-        tell("queue_message_dead", &text);
-        return message.ack();
-    }
     let QueueMessage { source, generation, shard, up_to, traceparent } = parsed;
     let question = DeliverNow { generation, up_to };
     let trace = traceparent.as_deref().and_then(TraceParent::parse);
     let object = shard.object_name(&source);
+    if is_dead {
+        let trace = trace.map(|trace| trace.trace_id());
+        let details = [("to", up_to.0.into()), ("traceId", trace.into())];
+        event(env, (Level::Error, "queue_message_dead"), &object, 1, &details);
+        return message.ack();
+    }
     match ask_message(SUBSCRIPTION_BINDING, &object, &question, trace, env).await {
         Ok(()) => message.ack(),
         Err(_) => message.retry(),
     }
-}
-
-fn tell(event: &str, message: &str) {
-    console_error!("{}", serde_json::json!({"event": event, "message": message}));
 }

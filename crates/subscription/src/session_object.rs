@@ -104,7 +104,10 @@ impl Inner {
 
     async fn on_alarm(&self) {
         let outcome = match self.server() {
-            Ok(server) => server.alarm().await.map_err(Failure::from),
+            Ok(server) => {
+                server.peers().set_trace(None);
+                server.alarm().await.map_err(Failure::from)
+            }
             Err(failure) => Err(failure),
         };
         if let Err(failure) = outcome {

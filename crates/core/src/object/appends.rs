@@ -88,6 +88,14 @@ impl Ticket {
         }
     }
 
+    /// The trace of the request, as it came.
+    fn traceparent(&self) -> Option<&str> {
+        match self {
+            Self::Request(ticket) => ticket.traceparent.as_deref(),
+            Self::Call(_) | Self::Delivery(_) => None,
+        }
+    }
+
     /// The life that the append is for; `None` for whichever there is.
     fn life(&self) -> Option<Generation> {
         match self {
@@ -154,9 +162,9 @@ impl RequestTicket {
         self.settle(fanout_reply(appended_reply(appended, has_body), fanout));
     }
 
-    /// The trace of the request, as it came.
-    pub(crate) fn traceparent(&self) -> Option<&str> {
-        self.traceparent.as_deref()
+    /// The body is stored: what waits for more than that holds no room.
+    pub(crate) fn release_room(&mut self) {
+        self.room = None;
     }
 
     fn settle(&mut self, reply: Reply) {
@@ -388,6 +396,9 @@ impl Inner {
         let outcome = self.with_stream(|stream| stream.append_group(appends, js::now()));
         // A load that failed drops the tickets, and each says so.
         let Ok(outcome) = outcome else { return };
+        if outcome.growth.is_some() {
+            self.note_trace(tickets.last().and_then(|(ticket, _)| ticket.traceparent()));
+        }
         for ((ticket, has_body), reply) in tickets.into_iter().zip(outcome.replies) {
             match (reply, ticket) {
                 (Ok(appended), Ticket::Request(ticket)) if ticket.is_publish => {

@@ -10,6 +10,7 @@ use protocol::error::ErrorCode;
 use protocol::fanout::{
     AttachLink, CheckSession, CreateSession, Deliver, Delivered, DetachLink, EndSession, Message,
 };
+use protocol::limits::{BODY_BYTES_CEILING, ROW_BYTES_MAX};
 use protocol::percent::decode_value;
 
 use super::appends::{Room, Ticket, Waiting};
@@ -22,9 +23,9 @@ use crate::respond::{Body, Failure, Reply};
 /// Name of the operation that delivers a range: the message is the query, the bytes are the body.
 pub const DELIVER: &str = "deliver";
 
-/// Most bytes of a range: a page, or one message of the largest body.
+/// Most bytes of a range: a page, or one message of the largest body that an operator may allow.
 const RANGE_BOUNDS: Bounds =
-    Bounds { bytes_max: engine::log::READ_RANGE_BYTES_MAX, timeout_ms: 10_000 };
+    Bounds { bytes_max: BODY_BYTES_CEILING + ROW_BYTES_MAX, timeout_ms: 10_000 };
 
 /// The right to answer one delivery. Dropped unused, it says nothing, and the shard asks again.
 pub(crate) struct DeliveryTicket {

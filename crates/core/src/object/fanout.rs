@@ -72,10 +72,13 @@ impl Published {
 
 impl Inner {
     /// Answers a publish when the shards that have to be told of it have been.
-    pub(crate) fn await_fanout(self: &Rc<Self>, published: Published) {
+    pub(crate) fn await_fanout(self: &Rc<Self>, mut published: Published) {
+        if published.appended.duplicate {
+            // It was fanned out when it was new.
+            return published.answer(Fanout::default());
+        }
+        published.ticket.release_room();
         let position = published.appended.next.position;
-        let trace = published.ticket.traceparent().and_then(TraceParent::parse);
-        self.fanouts.trace.set(trace);
         let waits = self.with_stream(|stream| stream.unaware_shards(position));
         let (shards, is_silent) = waits.unwrap_or_default();
         if shards.is_empty() {
@@ -86,6 +89,11 @@ impl Inner {
         if let Ok(mut publishers) = self.fanouts.publishers.try_borrow_mut() {
             publishers.wait(position, shards, published);
         }
+    }
+
+    /// Notes the trace of the request that has made the stream grow last.
+    pub(crate) fn note_trace(&self, traceparent: Option<&str>) {
+        self.fanouts.trace.set(traceparent.and_then(TraceParent::parse));
     }
 
     fn answer_publishers(

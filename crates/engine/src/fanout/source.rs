@@ -106,13 +106,14 @@ impl<L: Log> Stream<L> {
         }
     }
 
-    /// Who has to be told what, at most `limit`; each must be answered with [`Stream::nudged`].
+    /// Who has to be told what, at most `limit` at a time; each must be answered with [`Stream::nudged`].
     /// Whoever is being told, or did not answer last time, is left out: the duty asks again.
     pub fn begin_nudges(&mut self, limit: usize, now: UnixMillis) -> Vec<(ShardId, Nudge)> {
         if self.stale && self.reload().is_err() {
             return Vec::new();
         }
         let mut nudges = Vec::new();
+        let limit = limit.saturating_sub(self.shards.in_flight(now));
         for told in self.told() {
             let room = limit.saturating_sub(nudges.len());
             let shards = u32::try_from(self.shards.count(told.generation)).unwrap_or(u32::MAX);
@@ -139,7 +140,9 @@ impl<L: Log> Stream<L> {
         let drops = self.shards.end(shard, Told { generation, state, tail }, answer);
         self.settle(now)?;
         if drops && self.shards.knows(generation, shard) {
-            self.drop_shard(generation, shard, now)?;
+            // A row that cannot be removed now is the duty's.
+            let dropped = self.drop_shard(generation, shard, now);
+            return dropped.inspect_err(|_| self.shards.fail(generation, shard));
         }
         Ok(())
     }

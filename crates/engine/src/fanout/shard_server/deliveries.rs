@@ -1,5 +1,8 @@
 //! Deliveries: what a nudge, a message of the queue, and the alarm do.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
+
 use futures::future::join_all;
 use futures::stream::{FuturesUnordered, StreamExt};
 
@@ -7,6 +10,7 @@ use protocol::fanout::{
     Deliver, DeliverNow, Delivered, Ended, FanoutMode, Left, LifeState, Nudge, Nudged,
     QueueMessage, ShardId, SourceLife,
 };
+use protocol::limits::{FANOUT_CALLS_MAX, FANOUT_FLYING_BYTES_MAX, FANOUT_RANGES_MAX};
 use protocol::offset::{Generation, Position};
 use protocol::time::UnixMillis;
 
@@ -29,6 +33,26 @@ struct Range<B> {
     offsets: Generation,
     is_gap: bool,
     bytes: B,
+}
+
+/// What one run may use: time, and calls to others.
+struct Allowance {
+    until: UnixMillis,
+    calls: Cell<u64>,
+}
+
+impl Allowance {
+    fn until(until: UnixMillis) -> Self {
+        Self { until, calls: Cell::new(0) }
+    }
+
+    fn spend(&self, calls: usize) {
+        self.calls.set(self.calls.get().saturating_add(calls as u64).saturating_add(1));
+    }
+
+    fn is_spent(&self, now: UnixMillis) -> bool {
+        now >= self.until || self.calls.get() >= FANOUT_CALLS_MAX
+    }
 }
 
 /// What came of reading a range for a batch. The shard knows of what went wrong.
@@ -54,30 +78,31 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
         if heard == Heard::Unknown {
             return Ok(Nudged::Drop);
         }
-        let mode = self.fan_out(nudge).await?;
+        let (mode, was_tried) = self.fan_out(nudge).await?;
         let now = self.peers.now();
         self.with(|shard| shard.promise(nudge.generation, nudge.tail, now, now))??;
         let mut fanout = self.with(|shard| shard.report(nudge.generation, nudge.tail))?;
         fanout.mode = mode;
-        let tried = if mode == FanoutMode::Inline { fanout.count } else { fanout.successes };
+        let tried = if was_tried { fanout.count } else { fanout.successes };
         fanout.failures = tried.saturating_sub(fanout.successes);
         Ok(Nudged::Noted(fanout))
     }
 
-    /// Delivers now, or leaves it to the queue or to the alarm.
-    async fn fan_out(&self, nudge: &Nudge) -> Result<FanoutMode, LogError> {
+    /// Delivers now, or leaves it to the queue or to the alarm. Also whether it was tried.
+    async fn fan_out(&self, nudge: &Nudge) -> Result<(FanoutMode, bool), LogError> {
         let Nudge { generation, tail, shards, .. } = nudge;
         let now = self.peers.now();
         if let Some(at) = self.with(|shard| shard.resumes_at())? {
             self.with(|shard| shard.promise(*generation, *tail, at, now))??;
-            return Ok(FanoutMode::Deferred);
+            return Ok((FanoutMode::Deferred, false));
         }
         let is_inline = *shards <= 1 && self.with(|shard| shard.may_inline(*generation))?;
         if is_inline || nudge.state != LifeState::Live {
-            let until = now.saturating_add_ms(INLINE_MS);
-            self.drive(*generation, *tail, until).await?;
+            let allowance = Allowance::until(now.saturating_add_ms(INLINE_MS));
+            self.drive(*generation, *tail, &allowance).await?;
             let is_done = self.with(|shard| shard.has_reached(*generation, *tail))?;
-            return Ok(if is_done { FanoutMode::Inline } else { FanoutMode::Deferred });
+            let mode = if is_done { FanoutMode::Inline } else { FanoutMode::Deferred };
+            return Ok((mode, true));
         }
         let later = now.saturating_add_ms(QUEUE_PATIENCE_MS);
         self.with(|shard| shard.promise(*generation, *tail, later, now))??;
@@ -91,12 +116,12 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
         if let Err(NoAnswer(cause)) = self.peers.enqueue(&message).await {
             // One batch is bounded; the rest is the alarm's.
             self.peers.tell(Event::QueueFailed { cause });
-            self.drive(*generation, *tail, self.peers.now()).await?;
+            self.drive(*generation, *tail, &Allowance::until(now)).await?;
             let now = self.peers.now();
             self.with(|shard| shard.promise(*generation, *tail, now, now))??;
-            return Ok(FanoutMode::Deferred);
+            return Ok((FanoutMode::Deferred, true));
         }
-        Ok(FanoutMode::Queued)
+        Ok((FanoutMode::Queued, false))
     }
 
     /// The queue's message has come.
@@ -105,16 +130,16 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
     /// [`LogError`].
     pub async fn deliver_now(&self, message: &DeliverNow) -> Result<(), LogError> {
         let until = self.peers.now().saturating_add_ms(RUN_MS);
-        self.drive(message.generation, message.up_to, until).await
+        self.drive(message.generation, message.up_to, &Allowance::until(until)).await
     }
 
     /// Moves the cursor of a life up to a position, batch by batch, until it is there, nothing can be
-    /// done, or time is up.
+    /// done, or the run has had its allowance.
     async fn drive(
         &self,
         source: Generation,
         up_to: Position,
-        until: UnixMillis,
+        allowance: &Allowance,
     ) -> Result<(), LogError> {
         loop {
             if self.with(|shard| shard.has_reached(source, up_to))? {
@@ -127,6 +152,7 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
                     continue;
                 }
                 Begun::Batch(batch) => {
+                    allowance.spend(batch.targets.len());
                     let moved = self.run(&batch).await;
                     self.wake();
                     if !moved? {
@@ -134,7 +160,7 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
                     }
                 }
             }
-            if self.peers.now() >= until {
+            if allowance.is_spent(self.peers.now()) {
                 return Ok(());
             }
         }
@@ -157,7 +183,8 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
             Read::Lapsed => return Ok(true),
             Read::Failed => return Ok(false),
         };
-        let verdicts = self.deliver_all(batch, &range).await?;
+        let targets: Vec<_> = batch.targets.iter().map(|target| (target, 0)).collect();
+        let verdicts = self.deliver_all((batch.source, batch.from), &targets, &range).await?;
         let now = self.peers.now();
         given_back.disarm();
         let has_opened = self.with(|shard| shard.end_batch(batch, range.to, &verdicts, now))??;
@@ -214,16 +241,18 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
     /// Delivers a range to everybody, some at a time, and stops when most fail.
     async fn deliver_all(
         &self,
-        batch: &Batch,
+        (source, from): (Generation, Position),
+        targets: &[(&Target, u32)],
         range: &Range<P::Bytes>,
     ) -> Result<Vec<Verdict>, LogError> {
-        let bounds = self.with(|shard| shard.bounds())?;
-        let at_a_time = usize::try_from(bounds.concurrency).unwrap_or(1).max(1);
-        let mut verdicts = vec![Verdict::Untried; batch.targets.len()];
-        let deliver = |(at, target)| async move {
-            (at, self.deliver(batch.source, batch.from, target, range, 0).await)
+        let most = FANOUT_FLYING_BYTES_MAX.checked_div(range.bytes.len()).unwrap_or(u64::MAX);
+        let at_a_time = self.with(|shard| shard.bounds().concurrency)?.min(most);
+        let at_a_time = usize::try_from(at_a_time).unwrap_or(1).max(1);
+        let mut verdicts = vec![Verdict::Untried; targets.len()];
+        let deliver = |(at, (target, attempts))| async move {
+            (at, self.deliver(source, from, target, range, attempts).await)
         };
-        let mut waiting = batch.targets.iter().enumerate();
+        let mut waiting = targets.iter().copied().enumerate();
         let mut flying: FuturesUnordered<_> =
             waiting.by_ref().take(at_a_time).map(deliver).collect();
         let (mut successes, mut failures) = (0, 0);
@@ -292,13 +321,13 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
     /// [`LogError`]: the alarm may not be set.
     pub async fn alarm(&self) -> Result<(), LogError> {
         self.with(Shard::begin_alarm)??;
-        let until = self.peers.now().saturating_add_ms(RUN_MS);
+        let allowance = Allowance::until(self.peers.now().saturating_add_ms(RUN_MS));
         loop {
-            let did = self.work().await;
+            let did = self.work(&allowance).await;
             if let Err(error) = &did {
                 self.peers.tell(Event::StorageFailed { cause: error.to_string() });
             }
-            if !did.unwrap_or(false) || self.peers.now() >= until {
+            if !did.unwrap_or(false) || allowance.is_spent(self.peers.now()) {
                 break;
             }
         }
@@ -307,7 +336,7 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
     }
 
     /// One round of what is due. `false`: there was nothing.
-    async fn work(&self) -> Result<bool, LogError> {
+    async fn work(&self, allowance: &Allowance) -> Result<bool, LogError> {
         let now = self.peers.now();
         let probed = self.probe(now).await?;
         let at_a_time = self.with(|shard| shard.bounds().concurrency)?;
@@ -316,17 +345,19 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
         let departures = self.with(|shard| shard.begin_departures(at_a_time, now))?;
         let catch_ups = self.with(|shard| shard.begin_catch_ups(at_a_time, now))??;
         let is_idle = lives.is_empty() && departures.is_empty() && catch_ups.is_empty();
-        let batches = join_all(lives.into_iter().map(|source| self.drive_one(source)));
-        let caught = join_all(catch_ups.iter().map(|catch_up| self.catch_up(catch_up)));
+        allowance.spend(2 * (departures.len() + catch_ups.len()));
+        let batches = lives.into_iter().map(|source| self.drive_one(source, allowance));
+        let batches = join_all(batches);
+        let caught = self.catch_all_up(&catch_ups);
         let told = join_all(departures.iter().map(|departure| self.depart(departure)));
         let (batches, caught, told) = futures::join!(batches, caught, told);
-        let outcomes = batches.into_iter().chain(caught).chain(told);
+        let outcomes = batches.into_iter().chain([caught]).chain(told);
         outcomes.collect::<Result<Vec<()>, LogError>>()?;
         Ok(probed || !is_idle)
     }
 
     /// One batch of a life.
-    async fn drive_one(&self, source: Generation) -> Result<(), LogError> {
+    async fn drive_one(&self, source: Generation, allowance: &Allowance) -> Result<(), LogError> {
         match self.with(|shard| shard.begin_batch(source))?? {
             Begun::Nothing => Ok(()),
             Begun::Busy => {
@@ -334,6 +365,7 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
                 Ok(())
             }
             Begun::Batch(batch) => {
+                allowance.spend(batch.targets.len());
                 let moved = self.run(&batch).await;
                 self.wake();
                 moved.map(|_| ())
@@ -341,41 +373,75 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
         }
     }
 
-    async fn catch_up(&self, catch_up: &CatchUp) -> Result<(), LogError> {
+    /// Catch-ups that begin at the same position share a range; few ranges are held at a time.
+    async fn catch_all_up(&self, catch_ups: &[CatchUp]) -> Result<(), LogError> {
         let given_back = Undo(Some(|| {
-            let _ = self.with(|shard| shard.give_back_one(catch_up.source, &catch_up.target));
+            for CatchUp { source, target, .. } in catch_ups {
+                let _ = self.with(|shard| shard.give_back_one(*source, target));
+            }
         }));
-        let (verdict, to) = self.send_one(catch_up).await?;
+        let mut groups: BTreeMap<_, Vec<&CatchUp>> = BTreeMap::new();
+        for catch_up in catch_ups {
+            groups.entry((catch_up.source, catch_up.from)).or_default().push(catch_up);
+        }
+        let caught = groups.into_values().map(|group| self.catch_group_up(group));
+        let mut caught = futures::stream::iter(caught).buffer_unordered(FANOUT_RANGES_MAX);
+        while let Some(outcome) = caught.next().await {
+            outcome?;
+        }
         given_back.disarm();
-        let now = self.peers.now();
-        self.with(|shard| shard.end_catch_up(catch_up, to, verdict, now))?
+        Ok(())
     }
 
-    /// One range for one member: what became of it, and where it ended.
-    async fn send_one(&self, catch_up: &CatchUp) -> Result<(Verdict, Position), LogError> {
-        let CatchUp { source, from, up_to, is_gap, target, attempts } = catch_up;
-        let range = match is_gap {
-            true => gap(*source, *up_to),
-            false => match self.read(*source, *from).await {
-                Ok(Ok(range)) => range,
-                Ok(Err(tail)) => {
-                    let now = self.peers.now();
-                    self.with(|shard| shard.source_lapsed(*source, tail, now))??;
-                    return Ok((Verdict::Untried, *from));
-                }
-                Err(NoAnswer(cause)) => {
-                    self.peers.tell(Event::SourceFailed { cause });
-                    return Ok((Verdict::Failed, *from));
-                }
-            },
+    async fn catch_group_up(&self, group: Vec<&CatchUp>) -> Result<(), LogError> {
+        let Some(first) = group.first() else { return Ok(()) };
+        let (to, verdicts) = match self.range_of(first).await? {
+            Ok(range) => {
+                let targets: Vec<_> =
+                    group.iter().map(|catch_up| (&catch_up.target, catch_up.attempts)).collect();
+                let at = (first.source, first.from);
+                (range.to, self.deliver_all(at, &targets, &range).await?)
+            }
+            Err(verdict) => (first.from, vec![verdict; group.len()]),
         };
-        Ok((self.deliver(*source, *from, target, &range, *attempts).await, range.to))
+        let now = self.peers.now();
+        for (catch_up, verdict) in group.into_iter().zip(verdicts) {
+            self.with(|shard| shard.end_catch_up(catch_up, to, verdict, now))??;
+        }
+        Ok(())
+    }
+
+    /// The range that a member lacks; or what the lack of it means.
+    async fn range_of(
+        &self,
+        catch_up: &CatchUp,
+    ) -> Result<Result<Range<P::Bytes>, Verdict>, LogError> {
+        let CatchUp { source, from, up_to, is_gap, .. } = catch_up;
+        if *is_gap {
+            return Ok(Ok(gap(*source, *up_to)));
+        }
+        match self.read(*source, *from).await {
+            Ok(Ok(range)) => Ok(Ok(range)),
+            Ok(Err(tail)) => {
+                let now = self.peers.now();
+                self.with(|shard| shard.source_lapsed(*source, tail, now))??;
+                Ok(Err(Verdict::Untried))
+            }
+            Err(NoAnswer(cause)) => {
+                self.peers.tell(Event::SourceFailed { cause });
+                Ok(Err(Verdict::Failed))
+            }
+        }
     }
 
     /// The one delivery that an open breaker allows.
     async fn probe(&self, now: UnixMillis) -> Result<bool, LogError> {
         let Some(probe) = self.with(|shard| shard.begin_probe(now))?? else { return Ok(false) };
-        let (verdict, _) = self.send_one(&probe).await?;
+        let CatchUp { source, from, target, attempts, .. } = &probe;
+        let verdict = match self.range_of(&probe).await? {
+            Ok(range) => self.deliver(*source, *from, target, &range, *attempts).await,
+            Err(verdict) => verdict,
+        };
         let succeeded = verdict != Verdict::Failed;
         let now = self.peers.now();
         self.with(|shard| shard.end_probe(succeeded, now))??;

@@ -178,6 +178,18 @@ impl Shards {
         }
     }
 
+    /// Shards that are being told.
+    pub(super) fn in_flight(&self, now: UnixMillis) -> usize {
+        self.known.values().filter(|shard| shard.is_in_flight(now)).count()
+    }
+
+    /// A shard is left alone until the duty looks again.
+    pub(super) fn fail(&mut self, generation: Generation, shard: ShardId) {
+        if let Some(known) = self.known.get_mut(&(generation, shard)) {
+            known.is_failing = true;
+        }
+    }
+
     pub(super) fn forget(&mut self, generation: Generation, shard: ShardId) {
         self.known.remove(&(generation, shard));
     }
