@@ -394,6 +394,8 @@ pub struct Left {
     pub session: String,
     /// The last epoch that has ended.
     pub epoch: SubscriptionEpoch,
+    /// The epoch that the shard still has, for another life of the source.
+    pub remaining: Option<SubscriptionEpoch>,
 }
 message!(Left, "left", ());
 

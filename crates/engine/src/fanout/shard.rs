@@ -147,8 +147,10 @@ pub struct Departure {
     pub target: Target,
     /// Whether the session's object is to be told that the source has ended.
     pub has_ended: bool,
-    /// Whether the root is to be told that the session has left the shard.
+    /// Whether the root is to be told.
     pub tells_root: bool,
+    /// The epoch with which the session stays a member for another life of the source.
+    pub remaining: Option<SubscriptionEpoch>,
 }
 
 /// What became of a delivery.
@@ -308,7 +310,7 @@ impl<R: Roster> Shard<R> {
         let lives = self.lives.values().filter_map(Life::due);
         let members = self.members.values().filter_map(|member| self.due_of(member));
         let work = lives.chain(members).min();
-        let told = self.members.values().filter_map(Member::leaving_due).min();
+        let told = self.members.values().filter_map(Member::telling_due).min();
         let work = match (work, self.breaker.open()) {
             (Some(_), Some(open)) => Some(open.until),
             (work, _) => work,
@@ -319,6 +321,10 @@ impl<R: Roster> Shard<R> {
     /// When a member has to be caught up.
     fn due_of(&self, member: &Member) -> Option<UnixMillis> {
         let Place::Own { next, due, .. } = member.row.place else { return None };
+        if member.in_flight {
+            // Whoever is at it says when it is due next.
+            return None;
+        }
         let life = self.lives.get(&member.row.source)?;
         (next < life.row.up_to || life.row.state != LifeState::Live).then_some(due)
     }
@@ -433,6 +439,11 @@ impl Member {
             Place::Leaving { due, .. } => Some(due),
             _ => None,
         }
+    }
+
+    /// When somebody is to be told that it leaves, unless that is being done.
+    fn telling_due(&self) -> Option<UnixMillis> {
+        self.leaving_due().filter(|_| !self.in_flight)
     }
 }
 

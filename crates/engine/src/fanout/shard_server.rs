@@ -249,8 +249,8 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
     /// [`LogError`].
     pub fn left(&self, message: &Left) -> Result<(), LogError> {
         let now = self.peers.now();
-        let Left { shard, session, epoch } = message;
-        self.with(|root| root.left((*shard, session), *epoch, None, now))?
+        let Left { shard, session, epoch, remaining } = message;
+        self.with(|root| root.left((*shard, session), *epoch, *remaining, now))?
     }
 
     // ── waiting ──────────────────────────────────────────────────────────────────────────────────

@@ -220,10 +220,8 @@ impl<R: Roster> Shard<R> {
         tail: Option<Position>,
         now: UnixMillis,
     ) -> Result<(), LogError> {
-        let settled = self.settle();
-        let Some(life) = self.lives.get_mut(&source) else { return settled };
-        life.is_delivering = false;
-        settled?;
+        self.settle()?;
+        let Some(life) = self.lives.get_mut(&source) else { return Ok(()) };
         life.row.state = LifeState::Lapsed;
         life.row.up_to = life.row.up_to.max(tail.unwrap_or_default());
         life.row.due = Some(now);
@@ -254,19 +252,25 @@ impl<R: Roster> Shard<R> {
                 self.commit(writes, now)?;
             }
         }
-        let mut handed = Vec::new();
-        for member in self.members.values_mut() {
-            if handed.len() >= limit {
-                break;
-            }
-            let Some(life) = self.lives.get(&member.row.source) else { continue };
-            let is_due = matches!(member.row.place, Place::Own { due, .. } if due <= now);
-            if is_due && let Some(catch_up) = member.catch_up(life) {
+        let mut due: Vec<_> = self
+            .members
+            .values()
+            .filter_map(|member| {
+                let Place::Own { due, attempts, .. } = member.row.place else { return None };
+                let life = self.lives.get(&member.row.source)?;
+                let catch_up = member.catch_up(life).filter(|_| due <= now)?;
+                Some((attempts, due, catch_up))
+            })
+            .collect();
+        // Those who fail wait behind those who do not.
+        due.sort_by_key(|(attempts, due, _)| (*attempts, *due));
+        due.truncate(limit);
+        for (_, _, CatchUp { source, target, .. }) in &due {
+            if let Some(member) = self.members.get_mut(&(*source, target.session.clone())) {
                 member.in_flight = true;
-                handed.push(catch_up);
             }
         }
-        Ok(handed)
+        Ok(due.into_iter().map(|(_, _, catch_up)| catch_up).collect())
     }
 
     /// A catch-up is over: the session was sent everything from where the catch-up began up to `to`.
@@ -321,7 +325,7 @@ impl<R: Roster> Shard<R> {
             return Ok(None);
         }
         let lives = &self.lives;
-        let probe = self.members.values().find_map(|member| {
+        let candidates = self.members.values().filter_map(|member| {
             let life = lives.get(&member.row.source)?;
             match member.row.place {
                 Place::InStep if life.row.cursor < life.row.up_to => {
@@ -330,20 +334,37 @@ impl<R: Roster> Shard<R> {
                 _ => member.catch_up(life),
             }
         });
+        // One session that always fails must not speak for the others.
+        let probe = candidates.min_by_key(|probe| probe.attempts);
         if probe.is_none() {
-            self.end_probe(true, now)?;
+            self.end_probe(None, true, now)?;
         }
         Ok(probe)
     }
 
-    /// The probe is over.
+    /// The probe is over. Whoever did not get it goes on from a position of its own, so that the next probe
+    /// is another's.
     ///
     /// # Errors
     /// [`LogError`].
-    pub fn end_probe(&mut self, succeeded: bool, now: UnixMillis) -> Result<(), LogError> {
+    pub fn end_probe(
+        &mut self,
+        probe: Option<&CatchUp>,
+        succeeded: bool,
+        now: UnixMillis,
+    ) -> Result<(), LogError> {
         self.settle()?;
         self.breaker.probed(succeeded, now);
-        self.commit(vec![RosterWrite::Breaker(self.breaker.open())], now)
+        let mut writes = vec![RosterWrite::Breaker(self.breaker.open())];
+        if let Some(CatchUp { source, from, target, attempts, .. }) = probe.filter(|_| !succeeded)
+            && let Some(member) = self.members.get_mut(&(*source, target.session.clone()))
+            && member.row.epoch == target.epoch
+            && !matches!(member.row.place, Place::Leaving { .. })
+        {
+            member.row.place = failing(*from, attempts.saturating_add(1), now);
+            writes.push(RosterWrite::Member(member.row.clone()));
+        }
+        self.commit(writes, now)
     }
 
     /// Whether so many failures are enough to stop trying the rest of a batch.

@@ -170,9 +170,12 @@ impl<R: Roster> Shard<R> {
         let keys: Vec<_> = keys.map(|(key, _)| key.clone()).collect();
         let mut departures = Vec::with_capacity(keys.len());
         for (source, session) in keys {
-            let others = self.sources().into_iter().any(|other| {
-                other != source && self.members.contains_key(&(other, session.clone()))
-            });
+            let staying = |other: Generation| {
+                let member = self.members.get(&(other, session.clone()));
+                let member = member.filter(|member| member.leaving_due().is_none());
+                member.map(|member| member.row.epoch)
+            };
+            let remaining = self.sources().into_iter().filter_map(staying).max();
             let Some(member) = self.members.get_mut(&(source, session)) else { continue };
             let Place::Leaving { has_ended, .. } = member.row.place else { continue };
             member.in_flight = true;
@@ -180,7 +183,8 @@ impl<R: Roster> Shard<R> {
                 source,
                 target: member.target(),
                 has_ended,
-                tells_root: !others && self.id != protocol::fanout::ShardId::ROOT,
+                tells_root: self.id != protocol::fanout::ShardId::ROOT,
+                remaining,
             });
         }
         departures
@@ -196,10 +200,10 @@ impl<R: Roster> Shard<R> {
         is_told: bool,
         now: UnixMillis,
     ) -> Result<(), LogError> {
+        self.give_back_one(departure.source, &departure.target);
         self.settle()?;
         let key = (departure.source, departure.target.session.clone());
         let Some(member) = self.members.get_mut(&key) else { return Ok(()) };
-        member.in_flight = false;
         let Place::Leaving { has_ended, attempts, .. } = member.row.place else { return Ok(()) };
         if member.row.epoch != departure.target.epoch {
             return Ok(());

@@ -147,10 +147,7 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
             }
             match self.with(|shard| shard.begin_batch(source))?? {
                 Begun::Nothing => return Ok(()),
-                Begun::Busy => {
-                    self.changed().await;
-                    continue;
-                }
+                Begun::Busy => self.changed().await,
                 Begun::Batch(batch) => {
                     allowance.spend(batch.targets.len());
                     let moved = self.run(&batch).await;
@@ -208,6 +205,7 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
         match read {
             Ok(Ok(range)) => Ok(Read::Range(range)),
             Ok(Err(tail)) => {
+                self.with(|shard| shard.give_back(source))?;
                 self.with(|shard| shard.source_lapsed(source, tail, now))??;
                 Ok(Read::Lapsed)
             }
@@ -246,7 +244,10 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
         range: &Range<P::Bytes>,
     ) -> Result<Vec<Verdict>, LogError> {
         let most = FANOUT_FLYING_BYTES_MAX.checked_div(range.bytes.len()).unwrap_or(u64::MAX);
-        let at_a_time = self.with(|shard| shard.bounds().concurrency)?.min(most);
+        let bounds = self.with(|shard| shard.bounds())?;
+        // Many that do not answer must not keep the others from the next range.
+        let until = self.peers.now().saturating_add_ms(bounds.deadline_ms.saturating_mul(2));
+        let at_a_time = bounds.concurrency.min(most);
         let at_a_time = usize::try_from(at_a_time).unwrap_or(1).max(1);
         let mut verdicts = vec![Verdict::Untried; targets.len()];
         let deliver = |(at, (target, attempts))| async move {
@@ -264,7 +265,8 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
                 Verdict::Failed => failures += 1,
                 _ => successes += 1,
             }
-            let gives_up = self.with(|shard| shard.gives_up(successes, failures))?;
+            let gives_up = self.with(|shard| shard.gives_up(successes, failures))?
+                || self.peers.now() >= until;
             if let Some(next) = waiting.next().filter(|_| !gives_up) {
                 flying.push(deliver(next));
             }
@@ -342,8 +344,8 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
         let at_a_time = self.with(|shard| shard.bounds().concurrency)?;
         let at_a_time = usize::try_from(at_a_time).unwrap_or(1).max(1);
         let lives = self.with(|shard| shard.due_lives(now))?;
-        let departures = self.with(|shard| shard.begin_departures(at_a_time, now))?;
         let catch_ups = self.with(|shard| shard.begin_catch_ups(at_a_time, now))??;
+        let departures = self.with(|shard| shard.begin_departures(at_a_time, now))?;
         let is_idle = lives.is_empty() && departures.is_empty() && catch_ups.is_empty();
         allowance.spend(2 * (departures.len() + catch_ups.len()));
         let batches = lives.into_iter().map(|source| self.drive_one(source, allowance));
@@ -444,7 +446,7 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
         };
         let succeeded = verdict != Verdict::Failed;
         let now = self.peers.now();
-        self.with(|shard| shard.end_probe(succeeded, now))??;
+        self.with(|shard| shard.end_probe(Some(&probe), succeeded, now))??;
         if succeeded {
             self.peers.tell(Event::BreakerClosed);
         }
@@ -462,7 +464,7 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
     }
 
     async fn tell_departure(&self, departure: &Departure) -> Result<(), NoAnswer> {
-        let Departure { source, target, has_ended, tells_root } = departure;
+        let Departure { source, target, has_ended, tells_root, remaining } = departure;
         if *has_ended {
             let link = SourceLife { source: self.names.source.clone(), generation: *source };
             let message = Ended { link, session: target.generation, epoch: target.epoch };
@@ -470,7 +472,8 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
         }
         if *tells_root {
             let (session, shard) = (target.session.clone(), self.names.shard);
-            let message = Left { shard, session, epoch: target.epoch };
+            let (epoch, remaining) = (target.epoch, *remaining);
+            let message = Left { shard, session, epoch, remaining };
             self.ask(&self.names.shard(ShardId::ROOT), &message).await?;
         }
         Ok(())
