@@ -365,8 +365,9 @@ impl<L: Ledger> Session<L> {
         joined: &[(Joining, SubscriptionEpoch)],
         now: UnixMillis,
     ) -> Result<Vec<bool>, LogError> {
+        // What was live before may have ended meanwhile; it does not come back.
         let settled = |row: &SubscriptionRow, epoch| SubscriptionRow {
-            live: Some(epoch),
+            live: if row.step == Step::Joining(epoch) { Some(epoch) } else { row.live },
             step: Step::Settled,
             attempts: 0,
             due: None,
@@ -463,6 +464,18 @@ impl<L: Ledger> Session<L> {
         self.row = Some(row);
         self.commit(writes, now)?;
         Ok(leaving)
+    }
+
+    /// An epoch above all that there have been, for a session that is there.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn mint(&mut self, now: UnixMillis) -> Result<SubscriptionEpoch, LogError> {
+        self.settle()?;
+        let Some(row) = self.row.clone() else { return Ok(SubscriptionEpoch(now.0)) };
+        let epoch = SubscriptionEpoch(row.epoch.0.saturating_add(1).max(now.0));
+        self.store(SessionRow { epoch, ..row }, now)?;
+        Ok(epoch)
     }
 
     /// A subscription was removed everywhere, or somebody did not answer.

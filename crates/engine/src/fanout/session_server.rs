@@ -389,12 +389,19 @@ impl<L: Ledger, P: Peers> SessionServer<L, P> {
     /// [`ServeError`]: ask again; it ends in any case.
     pub async fn unsubscribe(&self, wish: &Unsubscribe) -> Served<bool> {
         let _life = self.life.lock().await;
-        if self.alive(true).await?.is_none() {
+        let Some((row, _)) = self.alive(true).await? else {
             return Ok(Outcome::Refused(SessionRefusal::NotFound));
-        }
+        };
         let now = self.peers.now();
         let leaving = self.with(|session| session.begin_leaving(&wish.source, now))??;
-        let Some(leaving) = leaving else { return Ok(Outcome::Done(false)) };
+        let Some(leaving) = leaving else {
+            // An earlier life of the source may still be delivering what it had.
+            let last = self.with(|session| session.mint(now))??;
+            let (generation, source) = (row.generation, wish.source.clone());
+            let first = SubscriptionEpoch(0);
+            self.detach(&Leaving { generation, source, first, last, has_stream: true }).await?;
+            return Ok(Outcome::Done(false));
+        };
         self.detach(&leaving).await?;
         // Nothing comes any more; that the row at the other end is gone as well need not be waited for.
         let removed = self.remove(&leaving).await;

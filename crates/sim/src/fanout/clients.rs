@@ -129,10 +129,14 @@ fn keys(hub: &Hub, session: &Address) -> Vec<Key> {
     (0..hub.profile.sources).map(|index| (source(index), stream.clone())).collect()
 }
 
-/// Counts of requests to subscribe when a request was sent.
+/// Counts of requests to subscribe when a request was sent; none is the same when one is under way.
 fn counts(hub: &Hub, keys: &[Key]) -> Vec<u64> {
     let model = hub.model.borrow();
-    let count = |key| model.contracts.get(key).map_or(0, |contract| contract.subscribes);
+    let count = |key| match model.contracts.get(key) {
+        Some(contract) if contract.subscribes_open > 0 => u64::MAX,
+        Some(contract) => contract.subscribes,
+        None => 0,
+    };
     keys.iter().map(count).collect()
 }
 
