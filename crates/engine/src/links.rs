@@ -14,7 +14,7 @@
 //! 1. A header that is replayed is newer than the table: whoever writes the table for a link that a
 //!    header since the checkpoint names moves the checkpoint to the tail in the same commit.
 //! 2. A link's epoch never goes back, nor, within an epoch, its `next`.
-//! 3. At or below a source's floor nothing is attached, and there is no link.
+//! 3. At or below a source's floor nothing is attached any more.
 //!
 //! # Error semantics
 //! [`crate::log::LogError`]: nothing was stored. What the session decides is part of the answer.
@@ -23,6 +23,7 @@
 //! Why a subscription begins or ends, and who asks.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 
 use protocol::fanout::{SourceLife, SubscriptionEpoch};
 use protocol::offset::Generation;
@@ -101,13 +102,13 @@ impl Links {
         &mut self,
         source: &str,
         generation: Option<Generation>,
-        up_to: SubscriptionEpoch,
+        epochs: &RangeInclusive<SubscriptionEpoch>,
     ) -> bool {
         let goes = |link: &SourceLife, state: &LinkState| {
             link.source == source
                 && generation.is_none_or(|wanted| wanted == link.generation)
                 && state.next.is_some()
-                && state.epoch <= up_to
+                && epochs.contains(&state.epoch)
         };
         let before = self.dirty.len();
         self.dirty.retain(|link, state| !goes(link, state));
@@ -139,11 +140,12 @@ fn plan_no_links<B>(
     writes: &mut Vec<Write<B>>,
     source: &str,
     generation: Option<Generation>,
-    up_to: SubscriptionEpoch,
+    epochs: RangeInclusive<SubscriptionEpoch>,
 ) {
     let life = current.life.generation;
-    let named = current.links.forget(source, generation, up_to);
-    writes.push(Write::DropLinks { life, source: source.to_owned(), generation, up_to });
+    let named = current.links.forget(source, generation, &epochs);
+    let (source, from, up_to) = (source.to_owned(), *epochs.start(), *epochs.end());
+    writes.push(Write::DropLinks { life, source, generation, from, up_to });
     if named {
         checkpoint(current, writes);
     }

@@ -357,6 +357,8 @@ pub enum Write<B> {
         source: String,
         /// The source's life; `None`: every one.
         generation: Option<Generation>,
+        /// Those of earlier epochs stay.
+        from: SubscriptionEpoch,
         /// Those of later epochs stay.
         up_to: SubscriptionEpoch,
     },

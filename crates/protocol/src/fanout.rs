@@ -264,8 +264,8 @@ pub enum LinkAttached {
 }
 message!(AttachLink, "attach-link", LinkAttached);
 
-/// A subscription ends at the session: deliveries up to `epoch` are refused from now on, and attaching
-/// as well.
+/// Subscriptions end at the session: deliveries of epochs from `first` to `epoch` are refused from now on,
+/// and attaching any up to `epoch` as well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DetachLink {
     /// Generation of the session.
@@ -274,6 +274,8 @@ pub struct DetachLink {
     pub source: String,
     /// The life of the source whose link ends; `None`: of every life.
     pub generation: Option<Generation>,
+    /// The first epoch that ends.
+    pub first: SubscriptionEpoch,
     /// The last epoch that ends.
     pub epoch: SubscriptionEpoch,
 }

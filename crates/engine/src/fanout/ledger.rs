@@ -96,7 +96,7 @@ impl SubscriptionRow {
     pub fn epochs(&self) -> impl Iterator<Item = SubscriptionEpoch> {
         let step = match self.step {
             Step::Settled => None,
-            Step::Joining(epoch) | Step::Leaving(epoch) => Some(epoch),
+            Step::Joining(epoch) | Step::Leaving(epoch) | Step::Undoing(epoch) => Some(epoch),
         };
         self.live.into_iter().chain(step)
     }
@@ -111,6 +111,8 @@ pub enum Step {
     Joining(SubscriptionEpoch),
     /// It is being removed, whatever epochs up to this it has had.
     Leaving(SubscriptionEpoch),
+    /// Joins after the live one, up to this epoch, are being undone: nobody knows what came of them.
+    Undoing(SubscriptionEpoch),
 }
 
 /// One row to store or drop.

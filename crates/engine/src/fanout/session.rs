@@ -94,8 +94,6 @@ pub struct Duties {
     pub session: Option<SessionRow>,
     /// Subscriptions to be removed.
     pub leaving: Vec<Leaving>,
-    /// Subscriptions that were live and are asked for once more, since it is not known what came of it.
-    pub joining: Vec<Joining>,
 }
 
 impl<L: Ledger> Session<L> {
@@ -367,8 +365,9 @@ impl<L: Ledger> Session<L> {
         joined: &[(Joining, SubscriptionEpoch)],
         now: UnixMillis,
     ) -> Result<Vec<bool>, LogError> {
+        // What was live before may have ended meanwhile; it does not come back.
         let settled = |row: &SubscriptionRow, epoch| SubscriptionRow {
-            live: Some(epoch),
+            live: if row.step == Step::Joining(epoch) { Some(epoch) } else { row.live },
             step: Step::Settled,
             attempts: 0,
             due: None,
@@ -382,8 +381,8 @@ impl<L: Ledger> Session<L> {
         Ok(joined.iter().map(is_kept).collect())
     }
 
-    /// Subscriptions were refused: what there was before is what there is. If that is not known, the
-    /// alarm sees to it that it is nothing.
+    /// Subscriptions were refused: what there was before is what there is. Another join that was under
+    /// way before is undone by the alarm.
     ///
     /// # Errors
     /// [`LogError`].
@@ -394,7 +393,7 @@ impl<L: Ledger> Session<L> {
             due: None,
             ..row.clone()
         };
-        let is_doubtful = |joining: &&Joining| joining.is_repeated && joining.known.is_none();
+        let is_doubtful = |joining: &&Joining| joining.is_repeated;
         let (doubtful, plain): (Vec<_>, Vec<_>) = refused.iter().partition(is_doubtful);
         let epoch_of = |joining: &'_ Joining| joining.epoch;
         self.settle_joins(plain.into_iter().map(|of| (of, epoch_of(of))), settled, now)?;
@@ -403,7 +402,7 @@ impl<L: Ledger> Session<L> {
             let key = (joining.generation, joining.source.clone());
             let Some(row) = self.subscriptions.get_mut(&key) else { continue };
             if row.step == Step::Joining(joining.epoch) {
-                row.step = Step::Leaving(joining.epoch);
+                row.step = undone(row.live, joining.epoch);
                 row.due = Some(now);
                 writes.push(LedgerWrite::Subscription(row.clone()));
             }
@@ -467,6 +466,18 @@ impl<L: Ledger> Session<L> {
         Ok(leaving)
     }
 
+    /// An epoch above all that there have been, for a session that is there.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn mint(&mut self, now: UnixMillis) -> Result<SubscriptionEpoch, LogError> {
+        self.settle()?;
+        let Some(row) = self.row.clone() else { return Ok(SubscriptionEpoch(now.0)) };
+        let epoch = SubscriptionEpoch(row.epoch.0.saturating_add(1).max(now.0));
+        self.store(SessionRow { epoch, ..row }, now)?;
+        Ok(epoch)
+    }
+
     /// A subscription was removed everywhere, or somebody did not answer.
     ///
     /// # Errors
@@ -480,30 +491,18 @@ impl<L: Ledger> Session<L> {
         self.settle()?;
         let key = (leaving.generation, leaving.source.clone());
         let Some(row) = self.subscriptions.get_mut(&key) else { return Ok(()) };
-        if row.step != Step::Leaving(leaving.last) {
+        if ![Step::Leaving(leaving.last), Step::Undoing(leaving.last)].contains(&row.step) {
             return Ok(());
+        }
+        if is_removed && let Step::Undoing(_) = row.step {
+            (row.step, row.attempts, row.due) = (Step::Settled, 0, None);
+            let row = row.clone();
+            return self.commit(vec![LedgerWrite::Subscription(row)], now);
         }
         if is_removed {
             self.subscriptions.remove(&key);
             let (generation, source) = key;
             return self.commit(vec![LedgerWrite::DropSubscription { generation, source }], now);
-        }
-        row.attempts = row.attempts.saturating_add(1);
-        row.due = Some(now.saturating_add_ms(pause_ms(row.attempts)));
-        let row = row.clone();
-        self.commit(vec![LedgerWrite::Subscription(row)], now)
-    }
-
-    /// A join that the alarm asked for once more got no answer: again, after a pause.
-    ///
-    /// # Errors
-    /// [`LogError`].
-    pub fn postpone_join(&mut self, joining: &Joining, now: UnixMillis) -> Result<(), LogError> {
-        self.settle()?;
-        let key = (joining.generation, joining.source.clone());
-        let Some(row) = self.subscriptions.get_mut(&key) else { return Ok(()) };
-        if row.step != Step::Joining(joining.epoch) {
-            return Ok(());
         }
         row.attempts = row.attempts.saturating_add(1);
         row.due = Some(now.saturating_add_ms(pause_ms(row.attempts)));
@@ -542,15 +541,18 @@ impl<L: Ledger> Session<L> {
                 self.commit(vec![LedgerWrite::DropSubscription { generation, source }], now)
             }
             // What is under way goes on, and does not fall back to what has ended.
-            Step::Joining(_) | Step::Leaving(_) => {
+            Step::Joining(_) | Step::Leaving(_) | Step::Undoing(_) => {
                 row.live = None;
+                if let Step::Undoing(last) = row.step {
+                    row.step = Step::Leaving(last);
+                }
                 let row = row.clone();
                 self.commit(vec![LedgerWrite::Subscription(row)], now)
             }
         }
     }
 
-    /// What is due, at most `limit` subscriptions. A join that nobody knows the end of is a removal from
+    /// What is due, at most `limit` subscriptions. A join that nobody knows the end of is undone from
     /// now on: an answer that comes after all is too late.
     ///
     /// # Errors
@@ -564,18 +566,8 @@ impl<L: Ledger> Session<L> {
         let mut writes = Vec::new();
         let due = self.subscriptions.values_mut().filter(|row| is_due(row.due));
         for row in due.take(limit) {
-            if let (Step::Joining(epoch), Some(known)) = (row.step, row.live) {
-                duties.joining.push(Joining {
-                    generation: row.generation,
-                    source: row.source.clone(),
-                    epoch,
-                    known: Some(known),
-                    is_repeated: true,
-                });
-                continue;
-            }
             if let Step::Joining(epoch) = row.step {
-                row.step = Step::Leaving(epoch);
+                row.step = undone(row.live, epoch);
                 writes.push(LedgerWrite::Subscription(row.clone()));
             }
             duties.leaving.extend(leaving_of(row, session));
@@ -640,10 +632,21 @@ impl<L: Ledger> Session<L> {
     }
 }
 
-/// The removal that a row is about: of everything up to an epoch.
+/// What becomes of joins up to an epoch that nobody knows the end of.
+fn undone(live: Option<SubscriptionEpoch>, last: SubscriptionEpoch) -> Step {
+    if live.is_some() { Step::Undoing(last) } else { Step::Leaving(last) }
+}
+
+/// The removal that a row is about.
 fn leaving_of(row: &SubscriptionRow, session: &SessionRow) -> Option<Leaving> {
-    let Step::Leaving(last) = row.step else { return None };
-    let first = SubscriptionEpoch(0);
+    let (first, last) = match row.step {
+        Step::Leaving(last) => (SubscriptionEpoch(0), last),
+        Step::Undoing(last) => {
+            let live = row.live.unwrap_or_default();
+            (SubscriptionEpoch(live.0.saturating_add(1)), last)
+        }
+        Step::Settled | Step::Joining(_) => return None,
+    };
     let has_stream = session.generation == row.generation
         && matches!(session.phase, Phase::Live | Phase::Ending);
     Some(Leaving {

@@ -14,7 +14,8 @@ use protocol::content_type::ContentType;
 use protocol::fanout::{
     CheckSession, CreateSession, DescribeSource, DetachLink, EndSession, Ended, Message, Outcome,
     PutSession, Remove, SessionCreated, SessionRefusal, SessionState, SessionView,
-    SourceDescription, Subscribe, SubscribeAll, Subscribed, SubscribedAll, Unsubscribe, Wish,
+    SourceDescription, Subscribe, SubscribeAll, Subscribed, SubscribedAll, SubscriptionEpoch,
+    Unsubscribe, Wish,
 };
 use protocol::time::UnixMillis;
 
@@ -388,12 +389,19 @@ impl<L: Ledger, P: Peers> SessionServer<L, P> {
     /// [`ServeError`]: ask again; it ends in any case.
     pub async fn unsubscribe(&self, wish: &Unsubscribe) -> Served<bool> {
         let _life = self.life.lock().await;
-        if self.alive(true).await?.is_none() {
+        let Some((row, _)) = self.alive(true).await? else {
             return Ok(Outcome::Refused(SessionRefusal::NotFound));
-        }
+        };
         let now = self.peers.now();
         let leaving = self.with(|session| session.begin_leaving(&wish.source, now))??;
-        let Some(leaving) = leaving else { return Ok(Outcome::Done(false)) };
+        let Some(leaving) = leaving else {
+            // An earlier life of the source may still be delivering what it had.
+            let last = self.with(|session| session.mint(now))??;
+            let (generation, source) = (row.generation, wish.source.clone());
+            let first = SubscriptionEpoch(0);
+            self.detach(&Leaving { generation, source, first, last, has_stream: true }).await?;
+            return Ok(Outcome::Done(false));
+        };
         self.detach(&leaving).await?;
         // Nothing comes any more; that the row at the other end is gone as well need not be waited for.
         let removed = self.remove(&leaving).await;
@@ -416,6 +424,7 @@ impl<L: Ledger, P: Peers> SessionServer<L, P> {
                 session: *generation,
                 source: link.source.clone(),
                 generation: Some(link.generation),
+                first: SubscriptionEpoch(0),
                 epoch: *epoch,
             };
             self.ask(&self.stream(), &question).await?;
@@ -432,6 +441,7 @@ impl<L: Ledger, P: Peers> SessionServer<L, P> {
             session: leaving.generation,
             source: leaving.source.clone(),
             generation: None,
+            first: leaving.first,
             epoch: leaving.last,
         };
         self.ask(&self.stream(), &question).await
@@ -472,15 +482,13 @@ impl<L: Ledger, P: Peers> SessionServer<L, P> {
         let at_a_time = self.with(|session| session.bounds().concurrency)?;
         let at_a_time = usize::try_from(at_a_time).unwrap_or(1).max(1);
         let duties = self.with(|session| session.begin_duties(at_a_time, now))??;
-        let mut did = !duties.leaving.is_empty() || !duties.joining.is_empty();
+        let mut did = !duties.leaving.is_empty();
         if duties.session.is_some() {
             self.look_after().await?;
             did = true;
         }
-        let left = join_all(duties.leaving.iter().map(|leaving| self.leave(leaving)));
-        let joined = join_all(duties.joining.iter().map(|joining| self.join_again(joining)));
-        let (left, joined) = futures::join!(left, joined);
-        left.into_iter().chain(joined).collect::<Result<Vec<()>, LogError>>()?;
+        let left = join_all(duties.leaving.iter().map(|leaving| self.leave(leaving))).await;
+        left.into_iter().collect::<Result<Vec<()>, LogError>>()?;
         Ok(did)
     }
 
@@ -507,20 +515,6 @@ impl<L: Ledger, P: Peers> SessionServer<L, P> {
         };
         let now = self.peers.now();
         self.with(|session| session.end_leaving(leaving, removed.is_ok(), now))?
-    }
-
-    /// A subscription that was live when it was asked for once more, and nobody knows what came of that:
-    /// it is asked for again.
-    async fn join_again(&self, joining: &Joining) -> Result<(), LogError> {
-        let answer = self.join(joining, "now").await;
-        let now = self.peers.now();
-        match answer {
-            Ok(Subscribed::Live { epoch, .. }) => {
-                self.with(|session| session.joined(&[(joining.clone(), epoch)], now))?.map(|_| ())
-            }
-            Ok(_) => self.with(|session| session.refused(std::slice::from_ref(joining), now))?,
-            Err(_) => self.with(|session| session.postpone_join(joining, now))?,
-        }
     }
 
     // ── names, waiting ───────────────────────────────────────────────────────────────────────────

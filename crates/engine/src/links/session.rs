@@ -135,7 +135,7 @@ impl<L: Log> Stream<L> {
             return Ok(());
         }
         let Some(current) = &mut self.current else { return Ok(()) };
-        let DetachLink { source, generation, epoch, .. } = request;
+        let DetachLink { source, generation, first, epoch, .. } = request;
         let mut writes = Vec::new();
         if generation.is_none() {
             let (log, life, floor) = (&self.log, current.life.generation, floor_of(source));
@@ -144,7 +144,7 @@ impl<L: Log> Stream<L> {
                 plan_link(current, &mut writes, floor, LinkState { epoch: *epoch, next: None });
             }
         }
-        plan_no_links(current, &mut writes, source, *generation, *epoch);
+        plan_no_links(current, &mut writes, source, *generation, *first..=*epoch);
         self.commit(writes)
     }
 

@@ -203,7 +203,8 @@ fn perform(
             model.detach(source, generation, epoch);
             let generation = generation.map(Generation);
             let epoch = SubscriptionEpoch(epoch);
-            let request = DetachLink { session, source: source.into(), generation, epoch };
+            let (source, first) = (source.into(), SubscriptionEpoch(0));
+            let request = DetachLink { session, source, generation, first, epoch };
             stream.detach_link(&request, NOW).unwrap();
         }
         Operation::Deliver { group } => {

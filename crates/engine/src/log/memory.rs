@@ -146,11 +146,11 @@ impl MemoryLog {
             Write::Link { life, link, state, as_of } => {
                 self.links.insert((life, link), (state, as_of));
             }
-            Write::DropLinks { life, source, generation, up_to } => {
+            Write::DropLinks { life, source, generation, from, up_to } => {
                 self.links.retain(|(of, link), (state, _)| {
                     let named = generation.is_none_or(|wanted| wanted == link.generation);
                     let is_link = state.next.is_some() && link.source == source && named;
-                    *of != life || !is_link || state.epoch > up_to
+                    *of != life || !is_link || !(from..=up_to).contains(&state.epoch)
                 });
             }
             Write::EraseLinks { life, rows } => {

@@ -272,6 +272,7 @@ fn links_belong_to_lives<L: Log>(mut log: L) {
         life: Generation(1),
         source: source.into(),
         generation: generation.map(Generation),
+        from: SubscriptionEpoch(1),
         up_to: SubscriptionEpoch(up_to),
     };
     let known = |log: &L, life, link| log.link(Generation(life), &link).unwrap();

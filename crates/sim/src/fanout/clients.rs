@@ -11,8 +11,10 @@ use protocol::fanout::{
     SubscribedAll, TouchSession, Unsubscribe, Wish,
 };
 
+use protocol::offset::Generation;
+
 use super::hub::Hub;
-use super::model::{Asked, Guard, Key, Model, SourceLife};
+use super::model::{Asked, Guard, Key, Link, Model, SourceLife};
 use super::net::{from_json, to_json};
 use super::streams::LASTING_SECONDS;
 use crate::violation::{Check, ensure};
@@ -127,10 +129,14 @@ fn keys(hub: &Hub, session: &Address) -> Vec<Key> {
     (0..hub.profile.sources).map(|index| (source(index), stream.clone())).collect()
 }
 
-/// Counts of requests to subscribe when a request was sent.
+/// Counts of requests to subscribe when a request was sent; none is the same when one is under way.
 fn counts(hub: &Hub, keys: &[Key]) -> Vec<u64> {
     let model = hub.model.borrow();
-    let count = |key| model.contracts.get(key).map_or(0, |contract| contract.subscribes);
+    let count = |key| match model.contracts.get(key) {
+        Some(contract) if contract.subscribes_open > 0 => u64::MAX,
+        Some(contract) => contract.subscribes,
+        None => 0,
+    };
     keys.iter().map(count).collect()
 }
 
@@ -319,8 +325,14 @@ fn promise(model: &mut Model, asked: &Asking) -> Check {
         return Ok(());
     }
     let Some((_, life)) = lives.iter_mut().next_back() else { return Ok(()) };
-    let newest = life.links.iter_mut().rfind(|((of, at), _)| of == source && at.0 >= asked.least);
-    let Some(((_, generation), link)) = newest else { return Ok(()) };
+    let of_source =
+        |((of, at), _): &(&(String, Generation), &mut Link)| of == source && at.0 >= asked.least;
+    let mut links: Vec<_> = life.links.iter_mut().filter(of_source).collect();
+    // Whose answer it is cannot be told when several have asked.
+    if !is_alone && links.len() > 1 {
+        return Ok(());
+    }
+    let Some(((_, generation), link)) = links.pop() else { return Ok(()) };
     let is_fresh = link.number > asked.attachments;
     link.is_promised = true;
     if !is_fresh || !is_alone {

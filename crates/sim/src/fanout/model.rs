@@ -307,7 +307,7 @@ impl Model {
 
     /// Links were detached.
     pub(super) fn detached(&mut self, name: &str, message: &DetachLink) -> Check {
-        let DetachLink { session, source, generation, epoch } = message;
+        let DetachLink { session, source, generation, first, epoch } = message;
         let sources = self.sources.get(source).cloned().unwrap_or_default();
         let Some(life) = self.life_mut(name, *session) else { return Ok(()) };
         if generation.is_none() {
@@ -315,7 +315,9 @@ impl Model {
             *floor = epoch.0.max(*floor);
         }
         let goes = |(of, at): &(String, Generation), link: &Link| {
-            of == source && generation.is_none_or(|only| only == *at) && link.epoch <= epoch.0
+            of == source
+                && generation.is_none_or(|only| only == *at)
+                && (first.0..=epoch.0).contains(&link.epoch)
         };
         for (key, link) in &life.links {
             if !goes(key, link) || !link.is_promised {

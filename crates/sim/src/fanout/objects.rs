@@ -74,6 +74,13 @@ impl Rows {
         }
     }
 
+    /// Whether a session's object has a row of a source.
+    pub(super) fn is_subscribed(&self, source: &str) -> bool {
+        let Self::Session(disk) = self else { return false };
+        let rows = disk.borrow().subscriptions().unwrap_or_default();
+        rows.iter().any(|row| row.source == source)
+    }
+
     fn take_alarm(&self) {
         match self {
             Self::Stream(disk) => drop(disk.take_alarm()),

@@ -4,8 +4,8 @@ use std::rc::Rc;
 
 use engine::fanout::ledger::{Ledger, Phase, Step};
 use engine::fanout::peers::Address;
-use engine::fanout::roster::Roster;
 use engine::fanout::roster::memory::MemoryRoster;
+use engine::fanout::roster::{Entry, Roster};
 use engine::log::{Duty, Log};
 use engine::{Stream, life};
 use protocol::fanout::ShardId;
@@ -95,7 +95,7 @@ fn forgotten(hub: &Hub) -> Check {
                 let roster = roster.borrow();
                 let left = (roster.lives(), roster.members(), roster.entries("", 9));
                 let (Ok(lives), Ok(members), Ok(entries)) = left else { continue };
-                let is_empty = members.is_empty() && entries.is_empty();
+                let is_empty = members.is_empty();
                 ensure!(is_empty, Residue, "{name}: {lives:?} {members:?} {entries:?}");
             }
             Rows::Session(ledger) => {
@@ -155,7 +155,13 @@ fn shard_agrees(hub: &Hub, model: &Model, name: &str, roster: &MemoryRoster) -> 
         ensure!(here == count, Residue, "shard {name}: {count} in {shard:?}, not {here}");
     }
     let objects = hub.objects.borrow();
-    for entry in &entries {
+    // A question that arrives when its session has long left, and whose undoing fails as well, leaves an
+    // entry behind: it takes a place, and is used if the session comes again.
+    let is_wanted = |entry: &&Entry| {
+        let session = objects.get(&Address::Session(format!("p/{}", entry.session)));
+        session.is_some_and(|session| session.rows.is_subscribed(source))
+    };
+    for entry in entries.iter().filter(is_wanted) {
         let there = Address::Subscription(entry.shard.object_name(source));
         let rows = objects.get(&there).map(|object| object.rows.clone());
         let Some(Rows::Shard(other)) = rows else {

@@ -91,6 +91,7 @@ fn store<D: Database>(database: &mut D, write: LedgerWrite) -> Result<(), LogErr
                 Step::Settled => (SETTLED, Value::Null),
                 Step::Joining(epoch) => (JOINING, int(epoch.0)),
                 Step::Leaving(epoch) => (LEAVING, int(epoch.0)),
+                Step::Undoing(epoch) => (UNDOING, int(epoch.0)),
             };
             database.execute(
                 "INSERT OR REPLACE INTO subscriptions (generation, source, live, step, epoch, \
@@ -117,6 +118,7 @@ fn store<D: Database>(database: &mut D, write: LedgerWrite) -> Result<(), LogErr
 const SETTLED: u64 = 0;
 const JOINING: u64 = 1;
 const LEAVING: u64 = 2;
+const UNDOING: u64 = 3;
 
 fn session_of<B>(fields: &mut Fields<B>) -> Option<SessionRow> {
     Some(SessionRow {
@@ -140,6 +142,7 @@ fn subscription_of<B>(fields: &mut Fields<B>) -> Option<SubscriptionRow> {
             (SETTLED, None) => Step::Settled,
             (JOINING, Some(epoch)) => Step::Joining(epoch),
             (LEAVING, Some(epoch)) => Step::Leaving(epoch),
+            (UNDOING, Some(epoch)) => Step::Undoing(epoch),
             _ => return None,
         },
         attempts: fields.small()?,

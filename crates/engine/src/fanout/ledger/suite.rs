@@ -133,7 +133,8 @@ fn subscriptions_round_trip<L: Ledger>(mut ledger: L) {
     let steps = [Step::Settled]
         .into_iter()
         .chain(epochs.map(Step::Joining))
-        .chain(epochs.map(Step::Leaving));
+        .chain(epochs.map(Step::Leaving))
+        .chain(epochs.map(Step::Undoing));
     let lives = || [None].into_iter().chain(epochs.map(Some));
     let ends = [(0, None), (1, Some(UnixMillis(0))), (u32::MAX, Some(UnixMillis(NUMBER_MAX)))];
     for step in steps {

@@ -155,13 +155,15 @@ fn store_fanout<D: Database>(database: &mut D, write: Write<D::Bytes>) -> Result
                 int(as_of.0),
             ],
         ),
-        Write::DropLinks { life, source, generation, up_to } => database.execute(
+        Write::DropLinks { life, source, generation, from, up_to } => database.execute(
             "DELETE FROM links WHERE life = ?1 AND source = ?2 \
-             AND generation = coalesce(?3, generation) AND next IS NOT NULL AND epoch <= ?4",
+             AND generation = coalesce(?3, generation) AND next IS NOT NULL \
+             AND epoch BETWEEN ?4 AND ?5",
             vec![
                 int(life.0),
                 text(&source),
                 generation.map_or(Value::Null, |generation| int(generation.0)),
+                int(from.0),
                 int(up_to.0),
             ],
         ),
