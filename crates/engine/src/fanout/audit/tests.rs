@@ -1,0 +1,1 @@
+//! The comparison, on objects in memory.
