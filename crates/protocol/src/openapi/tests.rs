@@ -7,7 +7,7 @@ use crate::error::{ApiError, ErrorCode};
 use bodies::ErrorBody;
 
 /// What a Worker carries for the document; it is compressed on its way to the client only.
-const BYTES_MAX: usize = 68 * 1024;
+const BYTES_MAX: usize = 64 * 1024;
 
 fn references(value: &Value, found: &mut BTreeSet<String>) {
     match value {
