@@ -50,6 +50,10 @@ macro_rules! message {
     };
 }
 
+mod roll;
+
+pub use roll::{Directory, Entry, Known, Knows, Member, Roll, RollDirectory};
+
 /// Which subscription of one session to one source: minted by the session's object, larger than every
 /// earlier one of that session.
 #[derive(

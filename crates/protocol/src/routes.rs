@@ -220,7 +220,7 @@ operations! {
     ChangeConfig "changeConfig" Config "PATCH" Config "Change a project's origins, or whether it is public."
     AddSecret "addSecret" Secrets "POST" Config "Add a signing secret to a project."
     RemoveSecret "removeSecret" Secret "DELETE" Config "Remove a signing secret from a project."
-    Reconcile "reconcile" Reconcile "GET" Manage "Compare a page of the object store with the logs of a project."
+    Reconcile "reconcile" Reconcile "GET" Manage "Compare a page of the object store, or of a stream's subscribers, with those who have them."
     Health "health" Health "GET" Open "Tell name and version."
     OpenApi "openApi" OpenApi "GET" Open "Describe the service."
 }

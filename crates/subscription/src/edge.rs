@@ -249,7 +249,8 @@ fn unexpected(what: &str) -> Failure {
     internal("reading an answer", &JsValue::from_str(&format!("an unexpected number of {what}")))
 }
 
-fn json(status: u16, body: &impl Serialize) -> Reply {
+/// A body that is JSON and changes at any time.
+pub(crate) fn json(status: u16, body: &impl Serialize) -> Reply {
     Reply::new(status)
         .header(name::CONTENT_TYPE, "application/json")
         .header(name::CACHE_CONTROL, "no-store")

@@ -8,6 +8,7 @@
 //!   [`engine::fanout::session_server`] and [`engine::fanout::shard_server`]; [`peers`] is how they reach
 //!   others.
 //! - [`queue`] is the consumer of the queue.
+//! - [`reconcile`] is what operators compare.
 //!
 //! What objects say to each other is in [`protocol::fanout`]; what clients say, in the bodies of the
 //! public API.
@@ -25,6 +26,7 @@ pub mod edge;
 mod object;
 pub mod peers;
 pub mod queue;
+pub mod reconcile;
 pub mod respond;
 pub mod session_object;
 pub mod subscription_object;

@@ -14,7 +14,8 @@ use engine::fanout::session::{Session, SessionBounds};
 use engine::fanout::session_server::SessionServer;
 use js_sys::Promise;
 use protocol::fanout::{
-    DeleteSession, Ended, Message, PutSession, ShowSession, SubscribeAll, TouchSession, Unsubscribe,
+    DeleteSession, Ended, Knows, Message, PutSession, ShowSession, SubscribeAll, TouchSession,
+    Unsubscribe,
 };
 use protocol::limits::Limits;
 use wasm_bindgen::prelude::*;
@@ -87,6 +88,11 @@ impl Inner {
             }
             Ended::OPERATION => {
                 question.answer(async |message| server.source_ended(&message).await).await
+            }
+            Knows::OPERATION => {
+                question
+                    .answer(async |asked: Knows| server.with(|session| session.knows(&asked))?)
+                    .await
             }
             _ => Err(no_such_question()),
         }

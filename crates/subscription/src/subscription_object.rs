@@ -15,7 +15,9 @@ use engine::fanout::shard_server::{Names, ShardServer};
 use engine::log::LogError;
 use js_sys::Promise;
 use protocol::error::ErrorCode;
-use protocol::fanout::{DeliverNow, Join, Left, Message, Nudge, Remove, Subscribe};
+use protocol::fanout::{
+    DeliverNow, Join, Left, Message, Nudge, Remove, Roll, RollDirectory, Subscribe,
+};
 use protocol::limits::{FANOUT_RANGE_BYTES, Limits};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::future_to_promise;
@@ -78,6 +80,16 @@ impl Inner {
             Left::OPERATION => question.answer(async |message: Left| server.left(&message)).await,
             DeliverNow::OPERATION => {
                 question.answer(async |message| server.deliver_now(&message).await).await
+            }
+            Roll::OPERATION => {
+                question.answer(async |asked: Roll| server.with(|shard| shard.roll(&asked))?).await
+            }
+            RollDirectory::OPERATION => {
+                question
+                    .answer(async |asked: RollDirectory| {
+                        server.with(|root| root.roll_directory(&asked))?
+                    })
+                    .await
             }
             _ => Err(no_such_question()),
         }

@@ -4,6 +4,7 @@
 use durable_streams_core::edge::{self, Admitted, Exchange};
 use durable_streams_subscription::edge as sessions;
 use durable_streams_subscription::queue::{Batch, consume};
+use durable_streams_subscription::reconcile::reconcile;
 use js_sys::Promise;
 use protocol::routes::Operation;
 use wasm_bindgen::prelude::*;
@@ -48,7 +49,7 @@ fn dispatch(admitted: &Admitted) -> Result<Promise, JsValue> {
         | Operation::ChangeConfig
         | Operation::AddSecret
         | Operation::RemoveSecret => Ok(edge::project(admitted)),
-        Operation::Reconcile => Ok(edge::reconcile(admitted)),
+        Operation::Reconcile => Ok(reconcile(admitted)),
         Operation::Health => edge::health(),
         Operation::OpenApi => edge::document(OPENAPI.to_owned()),
     }

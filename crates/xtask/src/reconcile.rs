@@ -1,12 +1,15 @@
 //! `cargo xtask reconcile`: the object store compared with the streams of a project, by the
-//! operators' route of a running service. Reads, prints, and deletes nothing.
+//! operators' route of a running service; with `--source`, the subscribers of a stream compared with
+//! their sessions ([`subscribers`]). Reads, prints, and deletes nothing.
 //!
 //! An object that no stream knows of costs storage; a segment that is not in the store is lost
 //! data. Either makes the exit code 1.
 //!
 //! Where tokens are asked for, the variable `TOKEN` has one of the project with scope `manage`.
 
-use std::collections::BTreeMap;
+mod subscribers;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -32,6 +35,9 @@ pub(crate) struct Args {
     url: String,
     #[arg(long)]
     project: String,
+    /// Path of a stream: compare its subscribers with their sessions instead
+    #[arg(long, value_name = "PATH")]
+    source: Option<String>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -46,47 +52,77 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         .build()
         .into();
     let token = std::env::var(TOKEN).ok().filter(|token| !token.is_empty());
-    let mut report = Report::default();
-    let mut after = None;
-    loop {
-        let page = ask(&agent, &route, token.as_deref(), after.as_deref())?;
-        let next = report.add(&page).with_context(|| bad(&route, &page.to_string()))?;
-        let Some(next) = next else { break };
-        // Pages go forward, or this would never end.
-        ensure!(after.is_none_or(|after| after < next), bad(&route, &page.to_string()));
-        after = Some(next);
-    }
+    let walk = Walk { agent, route, token };
+    let (is_clean, json, words) = match &args.source {
+        None => {
+            let mut report = Report::default();
+            walk.pages(("limit", PAGE), |page| report.add(page))?;
+            (report.is_clean(), report.to_json(), report.in_words())
+        }
+        Some(source) => {
+            let mut report = subscribers::Report::default();
+            walk.pages(("source", source), |page| report.add(page))?;
+            (report.is_clean(), report.to_json(), report.in_words())
+        }
+    };
     match args.json {
-        true => println!("{}", report.to_json()),
-        false => print!("{}", report.in_words()),
+        true => println!("{json}"),
+        false => print!("{words}"),
     }
-    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// One page of the route.
-fn ask(agent: &Agent, route: &str, token: Option<&str>, after: Option<&str>) -> Result<Value> {
-    let mut request = agent.get(route).query("limit", PAGE);
-    if let Some(token) = token {
-        request = request.header("authorization", format!("Bearer {token}"));
+/// All pages of one report.
+struct Walk {
+    agent: Agent,
+    route: String,
+    token: Option<String>,
+}
+
+impl Walk {
+    /// Hands every page to `add`, which returns where the next one begins.
+    fn pages(
+        &self,
+        query: (&str, &str),
+        mut add: impl FnMut(&Value) -> Result<Option<String>>,
+    ) -> Result<()> {
+        let mut seen = BTreeSet::new();
+        let mut after = None;
+        loop {
+            let page = self.page(query, after.as_deref())?;
+            let bad = || bad(&self.route, &page.to_string());
+            let Some(next) = add(&page).with_context(bad)? else { return Ok(()) };
+            // A page that comes twice would come for ever.
+            ensure!(seen.insert(next.clone()), bad());
+            after = Some(next);
+        }
     }
-    if let Some(after) = after {
-        request = request.query("after", after);
+
+    fn page(&self, (name, value): (&str, &str), after: Option<&str>) -> Result<Value> {
+        let route = &self.route;
+        let mut request = self.agent.get(route).query(name, value);
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        if let Some(after) = after {
+            request = request.query("after", after);
+        }
+        let mut response =
+            request.call().with_context(|| format!("{route}: the service cannot be reached"))?;
+        let status = response.status().as_u16();
+        let text = response
+            .body_mut()
+            .read_to_string()
+            .with_context(|| format!("{route}: the answer breaks off"))?;
+        let body = serde_json::from_str::<Value>(&text);
+        if status != 200 {
+            let said = body
+                .ok()
+                .and_then(|body| Some(body.get("error")?.get("message")?.as_str()?.to_owned()));
+            bail!("{route}: status {status}: {}", said.unwrap_or_else(|| shown(&text)));
+        }
+        body.with_context(|| bad(route, &text))
     }
-    let mut response =
-        request.call().with_context(|| format!("{route}: the service cannot be reached"))?;
-    let status = response.status().as_u16();
-    let text = response
-        .body_mut()
-        .read_to_string()
-        .with_context(|| format!("{route}: the answer breaks off"))?;
-    let body = serde_json::from_str::<Value>(&text);
-    if status != 200 {
-        let said = body
-            .ok()
-            .and_then(|body| Some(body.get("error")?.get("message")?.as_str()?.to_owned()));
-        bail!("{route}: status {status}: {}", said.unwrap_or_else(|| shown(&text)));
-    }
-    body.with_context(|| bad(route, &text))
 }
 
 fn bad(route: &str, text: &str) -> String {
@@ -124,10 +160,7 @@ impl Report {
         for name in list(page, "missing")? {
             self.missing.push(name.as_str().context("a name that is no text")?.to_owned());
         }
-        match page.get("next").context("no `next`")? {
-            Value::Null => Ok(None),
-            next => Ok(Some(next.as_str().context("a `next` that is no name")?.to_owned())),
-        }
+        next_of(page)
     }
 
     fn is_clean(&self) -> bool {
@@ -163,6 +196,14 @@ impl Report {
             "orphaned": self.orphaned,
             "missing": self.missing,
         })
+    }
+}
+
+/// Where the next page begins, if there is one.
+fn next_of(page: &Value) -> Result<Option<String>> {
+    match page.get("next").context("no `next`")? {
+        Value::Null => Ok(None),
+        next => Ok(Some(next.as_str().context("a `next` that is no name")?.to_owned())),
     }
 }
 

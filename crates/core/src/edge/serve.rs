@@ -29,6 +29,7 @@ use crate::body;
 use crate::config::{Auth, Config};
 use crate::js;
 use crate::registry::{self, Known};
+use crate::request::{query_values, split_url};
 use crate::respond::{Failure, Reply, sentence};
 
 /// A request that may do what it asks for.
@@ -207,6 +208,17 @@ impl Asked {
 }
 
 impl Admitted {
+    /// The values of some parameters of its query.
+    ///
+    /// # Errors
+    /// `INVALID_QUERY`: one stands twice, or is not percent-encoded UTF-8.
+    pub fn query_values<const N: usize>(
+        &self,
+        names: [&str; N],
+    ) -> Result<[Option<String>; N], Failure> {
+        query_values(split_url(&self.exchange.preamble.url).2, names)
+    }
+
     /// Name of the stream's object.
     pub(super) fn object(&self) -> Result<String, JsValue> {
         match &self.route {

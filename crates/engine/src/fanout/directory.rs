@@ -6,7 +6,7 @@
 //! removed with the session's subscription; a shard never has a session that the directory does not
 //! know.
 
-use protocol::fanout::{ShardId, SubscriptionEpoch};
+use protocol::fanout::{Directory, RollDirectory, ShardId, SubscriptionEpoch};
 use protocol::time::UnixMillis;
 
 use super::roster::{Entry, Roster, RosterWrite};
@@ -93,6 +93,24 @@ impl<R: Roster> Shard<R> {
             None => self.drop_entry(&entry, now),
             Some(epoch) => self.commit(vec![RosterWrite::Entry(Entry { epoch, ..entry })], now),
         }
+    }
+
+    /// The directory as it is asked for, for operators.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn roll_directory(&mut self, question: &RollDirectory) -> Result<Directory, LogError> {
+        self.settle()?;
+        let RollDirectory { sessions, after, limit } = question;
+        let mut entries = Vec::new();
+        for session in sessions {
+            entries.extend(self.roster.entry(session)?);
+        }
+        if sessions.is_empty() && *limit > 0 {
+            entries = self.roster.entries(after, *limit)?;
+        }
+        let last = self.rooms()?.keys().next_back().copied().unwrap_or(ShardId::ROOT);
+        Ok(Directory { entries, last })
     }
 
     fn drop_entry(&mut self, entry: &Entry, now: UnixMillis) -> Result<(), LogError> {

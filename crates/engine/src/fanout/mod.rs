@@ -9,6 +9,7 @@
 //! - `shard::Shard` decides what a subscription object delivers to whom; `directory` is what its
 //!   root knows of the other shards. Rows lie in a [`roster::Roster`].
 //! - `session::Session` decides what a session's object does; its rows lie in a [`ledger::Ledger`].
+//! - [`audit`] compares what shards and sessions say of each other.
 //! - `ShardServer` and `SessionServer` ask others and wait for them, through
 //!   [`peers::Peers`]. The simulator runs the same code on a network of its own.
 //! - `source` is the stream's part: which shards it has, and which of them have to be told.
@@ -25,6 +26,7 @@
 //! # What does not belong here
 //! How messages travel, and what is answered to clients.
 
+pub mod audit;
 pub mod breaker;
 pub mod directory;
 pub mod inline;

@@ -8,6 +8,7 @@
 //!   there is no error.
 //! - **Bounded**: a read names its limit, or is of a table that the object bounds.
 
+pub use protocol::fanout::Entry;
 use protocol::fanout::{LifeState, ShardId, SubscriptionEpoch};
 use protocol::offset::{Generation, Position};
 use protocol::time::UnixMillis;
@@ -75,17 +76,6 @@ pub enum Place {
         /// When the next one is made.
         due: UnixMillis,
     },
-}
-
-/// What the root knows of a session at another shard.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Id of the session.
-    pub session: String,
-    /// Its newest subscription.
-    pub epoch: SubscriptionEpoch,
-    /// Where it is.
-    pub shard: ShardId,
 }
 
 /// One row to store or drop.

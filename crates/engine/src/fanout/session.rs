@@ -15,6 +15,8 @@
 //! # Error semantics
 //! [`LogError`]: nothing was stored, and memory is loaded again before the next step.
 
+mod knows;
+
 use std::collections::BTreeMap;
 
 use protocol::fanout::{PutSession, SubscriptionEpoch};

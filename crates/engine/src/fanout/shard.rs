@@ -28,6 +28,7 @@
 mod deliver;
 mod load;
 pub mod members;
+mod roll;
 
 use std::collections::BTreeMap;
 

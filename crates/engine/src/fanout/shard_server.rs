@@ -82,11 +82,11 @@ impl Names {
     }
 
     /// Name of a session's object.
-    fn session(&self, session: &str) -> Address {
+    pub(super) fn session(&self, session: &str) -> Address {
         Address::Session(format!("{}/{session}", self.project()))
     }
 
-    fn shard(&self, shard: ShardId) -> Address {
+    pub(super) fn shard(&self, shard: ShardId) -> Address {
         Address::Subscription(shard.object_name(&self.source))
     }
 }

@@ -54,7 +54,7 @@ pub(super) fn of_operation(operation: Operation) -> Vec<Value> {
             &["Stream-Closed", "Stream-Seq", "Producer-Id", "Producer-Epoch", "Producer-Seq"]
         }
         Operation::ReadStream => &["offset", "live", "cursor", "credit", "stats", "If-None-Match"],
-        Operation::Reconcile => &["after", "limit"],
+        Operation::Reconcile => &["source", "after", "limit"],
         _ => &[],
     })
 }
@@ -150,12 +150,18 @@ fn of_read() -> Vec<Named> {
             json!({"const": ""}),
             "Ask for statistics instead of data; takes the scope `manage`.",
         ),
+        parameter(
+            Place::Query,
+            "source",
+            json!({"type": "string", "minLength": 1}),
+            "Path of a stream: compare its subscribers with their sessions instead.",
+        ),
         parameter(Place::Query, "after", json!({"type": "string"}), "`next` of the page before."),
         parameter(
             Place::Query,
             "limit",
             json!({"type": "integer", "minimum": 1, "maximum": 500}),
-            "Objects of a page.",
+            "Objects of a page; not with `source`.",
         ),
         parameter(
             Place::Header,

@@ -10,7 +10,7 @@ use super::headers::{self, Use};
 use super::reference;
 use crate::error::ErrorCode;
 use crate::health::Health;
-use crate::reconcile::ReconcileReport;
+use crate::reconcile::{ReconcileReport, SubscribersReport};
 use crate::registry::{ProjectView, SecretView};
 use crate::routes::Operation;
 use crate::sessions::{BatchBody, SessionBody, SubscribedBody, TouchedBody, UnsubscribedBody};
@@ -77,7 +77,9 @@ pub(super) fn successes(operation: Operation, schemas: &mut SchemaGenerator) -> 
         }
         Operation::RemoveSecret => vec![response(204, "Removed.", &[], None)],
         Operation::Reconcile => {
-            let report = of_json(schema_of::<ReconcileReport>(schemas));
+            let objects = schema_of::<ReconcileReport>(schemas);
+            let subscribers = schema_of::<SubscribersReport>(schemas);
+            let report = of_json(json!({"anyOf": [objects, subscribers]}));
             vec![response(200, "One page.", &[], report)]
         }
         Operation::Health => {
