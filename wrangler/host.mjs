@@ -129,7 +129,8 @@ function rateLimit({ "rate-limit": limit }) {
 
 function withoutBindings(options, names) {
   for (const name of names) {
-    const kinds = [options.kvNamespaces, options.r2Buckets, options.analyticsEngineDatasets];
+    const { kvNamespaces, r2Buckets, analyticsEngineDatasets, queueProducers } = options;
+    const kinds = [kvNamespaces, r2Buckets, analyticsEngineDatasets, queueProducers];
     const kind = kinds.find((bindings) => name in bindings);
     if (kind === undefined) throw new Failure(`--without ${name}: no such binding`, 2);
     delete kind[name];

@@ -44,6 +44,9 @@ async function claimPort() {
   throw new Error(`all ports from ${PORTS.first} are taken`);
 }
 
+const varFlags = (vars) =>
+  Object.entries(vars).flatMap(([name, value]) => ["--var", `${name}=${value}`]);
+
 /** A running host with a state of its own. `stop` it in the end. */
 export class Host {
   #directory;
@@ -62,7 +65,7 @@ export class Host {
   static async start(vars = {}, { env, rateLimit, without = [] } = {}) {
     const host = new Host();
     host.#directory = mkdtempSync(join(tmpdir(), "durable-streams-"));
-    host.#flags = Object.entries(vars).flatMap(([name, value]) => ["--var", `${name}=${value}`]);
+    host.#flags = varFlags(vars);
     if (env !== undefined) host.#flags.push("--env", env);
     if (rateLimit !== undefined) host.#flags.push("--rate-limit", String(rateLimit));
     host.#flags.push(...without.flatMap((name) => ["--without", name]));
@@ -82,9 +85,11 @@ export class Host {
     return join(this.#directory, "state");
   }
 
-  /** Pulls the plug and starts again on the same port and state. */
-  async restart() {
+  /** Pulls the plug and starts again on the same port and state; `vars` overrides more variables. */
+  async restart(vars = {}) {
     await this.#kill();
+    // The last flag of a name counts.
+    this.#flags.push(...varFlags(vars));
     await this.#spawn();
   }
 

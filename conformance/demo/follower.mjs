@@ -1,4 +1,5 @@
-// A live reader of one stream with the official client, from its start to its close.
+// A live reader of one stream with the official client, from its start to its close, or until it is
+// stopped.
 //
 // The client's long-poll repeats a request that met no server. Its SSE mode does so only when a
 // response ends in good order: one that breaks off ends the session with an error. Then the
@@ -20,11 +21,18 @@ export class Follower {
 
   #offset = "-1";
   #closed = false;
+  #stopping = new AbortController();
 
   constructor(airport, url, live) {
     this.airport = airport;
     this.url = url;
     this.live = live;
+  }
+
+  /** Leaves a stream that does not end by itself. */
+  stop() {
+    this.#closed = true;
+    this.#stopping.abort();
   }
 
   /** Reads until the stream is closed. */
@@ -33,6 +41,7 @@ export class Follower {
       try {
         await this.#session();
       } catch (error) {
+        if (this.#stopping.signal.aborted) return;
         if (isRefusal(error)) throw new Error(`follower of ${this.airport}`, { cause: error });
         this.interruptions += 1;
       }
@@ -46,6 +55,7 @@ export class Follower {
       url: this.url,
       offset: this.#offset,
       live: this.live,
+      signal: this.#stopping.signal,
       backoffOptions: { ...BACKOFF, onFailedAttempt: () => (this.interruptions += 1) },
     });
     this.isConnected = true;
@@ -53,7 +63,7 @@ export class Follower {
       for (const item of batch.items) this.messages.push(JSON.stringify(item));
       if (batch.items.length > 0) this.batches += 1;
       this.#offset = batch.offset;
-      this.#closed = batch.streamClosed;
+      this.#closed ||= batch.streamClosed;
     });
     await response.closed;
   }

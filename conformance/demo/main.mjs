@@ -1,7 +1,9 @@
 // The demonstration: a day's work of a stream service, with the plug pulled in the middle.
 //
-// 20,000 flights are sent, three streams are followed live, and half-way the host is killed. The
-// run passes when every stream holds exactly what was sent, and the followers have seen it too.
+// 20,000 flights are sent, three streams are followed live, forty sessions follow several streams
+// each, and half-way the host is killed. The run passes when every stream holds exactly what was
+// sent, the followers have seen it too, and every session got what its streams published since it
+// subscribed, each in order and once.
 //
 //   node main.mjs --url http://127.0.0.1:PORT [--limit N] [--no-kill]
 //
@@ -17,6 +19,7 @@ import { Follower } from "./follower.mjs";
 import { Producers, forEachOf } from "./producers.mjs";
 import { Progress } from "./progress.mjs";
 import { difference, readBack } from "./proof.mjs";
+import { follow, proveSessions, sessionsOf } from "./sessions.mjs";
 
 // How the busiest airports are followed.
 const MODES = ["sse", "sse", "long-poll"];
@@ -78,7 +81,8 @@ async function demo({ url, limit, kill }) {
   const sent = byAirport(flights);
   // A prefix of its own: a run on a host that has served another finds nothing of it.
   const run = `${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 8)}`;
-  const urlOf = (airport) => `${url}/v1/demo/stream/flights/${run}/${airport}`;
+  const project = `${url}/v1/demo`;
+  const urlOf = (airport) => `${project}/stream/flights/${run}/${airport}`;
   const progress = new Progress();
   const producers = new Producers();
   await producers.create(sent.keys(), urlOf);
@@ -87,6 +91,9 @@ async function demo({ url, limit, kill }) {
     .map((airport, index) => new Follower(airport, urlOf(airport), MODES[index]));
   const toFollow = followers.reduce((sum, { airport }) => sum + sent.get(airport).length, 0);
   for (const { airport, live } of followers) progress.note(`following ${airport} over ${live}`);
+  const sessions = sessionsOf(project, run, sent, urlOf);
+  const airports = new Set(sessions.flatMap(({ airports }) => airports)).size;
+  progress.note(`${sessions.length} sessions follow ${airports} airports, one connection each`);
 
   const started = performance.now();
   progress.start((seconds) => {
@@ -94,10 +101,12 @@ async function demo({ url, limit, kill }) {
     const rate = Math.round(producers.acked / seconds);
     return (
       `${seconds.toFixed(1)} s   sent ${producers.sent}/${flights.length}` +
-      `   acked ${producers.acked}   followed ${followed}/${toFollow}   ${rate} flights/s`
+      `   acked ${producers.acked}   followed ${followed}/${toFollow}` +
+      `   sessions ${countOf(sessions)}   ${rate} flights/s`
     );
   });
-  const plug = kill ? new Plug(progress, producers, followers, flights.length) : undefined;
+  const readers = [...followers, ...sessions];
+  const plug = kill ? new Plug(progress, producers, readers, flights.length) : undefined;
   // The last quarter is sent after the kill, however quick the rest was.
   const held = kill ? Math.ceil(flights.length / 4) : 0;
   const produce = async () => {
@@ -105,18 +114,23 @@ async function demo({ url, limit, kill }) {
     await killed;
     await producers.replay(flights.slice(flights.length - held));
     await producers.close();
+    await Promise.all(sessions.map((session) => session.finish(sent)));
   };
   const killed = plug?.pull();
+  // Some sessions come when a third of the flights are there.
+  const isTime = () => producers.acked >= flights.length / 3;
   try {
-    await Promise.all([produce(), killed, ...followers.map((follower) => follower.run())]);
+    const following = followers.map((follower) => follower.run());
+    await Promise.all([produce(), killed, follow(sessions, isTime), ...following]);
   } finally {
     progress.stop();
   }
   const seconds = (performance.now() - started) / 1000;
 
   const problems = await prove(sent, urlOf, followers);
+  problems.push(...(await proveSessions(sessions, sent)));
   if (problems.length > 0) throw new Error(problems.join("\n"));
-  return summary({ flights, sent, producers, followers, toFollow, plug, seconds });
+  return summary({ flights, sent, producers, followers, sessions, toFollow, plug, seconds });
 }
 
 /** Everything that differs between what was sent and what was read, in words. */
@@ -133,11 +147,15 @@ async function prove(sent, urlOf, followers) {
   return problems;
 }
 
-function summary({ flights, sent, producers, followers, toFollow, plug, seconds }) {
+const countOf = (sessions) => sessions.reduce((sum, { count }) => sum + count, 0);
+
+function summary({ flights, sent, producers, followers, sessions, toFollow, plug, seconds }) {
   const parts = [
     `${flights.length} flights of ${sent.size} airports in ${producers.batches} batches, ` +
       `each read back once and in order`,
     `${followers.length} live followers saw all ${toFollow} of theirs`,
+    `${sessions.length} sessions got ${countOf(sessions)} flights, each of their airports' once ` +
+      `and in order`,
   ];
   if (plug !== undefined) {
     parts.push(

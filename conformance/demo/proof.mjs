@@ -1,18 +1,27 @@
 // What was read against what was sent, message for message.
 
 /**
- * Reads a closed stream from its start by catch-up GETs, without the client: the texts of its
+ * Reads a closed stream from an offset on by catch-up GETs, without the client: the texts of its
  * messages in order.
  */
-export async function readBack(url) {
+export function readBack(url, offset = "-1") {
+  return readUntil(url, offset, "stream-closed");
+}
+
+/** The same of a stream that nobody appends to any more. */
+export function readToTail(url) {
+  return readUntil(url, "-1", "stream-up-to-date");
+}
+
+async function readUntil(url, offset, header) {
   const messages = [];
-  for (let offset = "-1"; ; ) {
+  for (;;) {
     const response = await fetch(`${url}?offset=${offset}`);
     if (response.status !== 200) throw new Error(`GET ${url}: status ${response.status}`);
     for (const item of await response.json()) messages.push(JSON.stringify(item));
     const next = response.headers.get("stream-next-offset");
-    if (response.headers.get("stream-closed") === "true") return messages;
-    if (next === offset) throw new Error(`GET ${url}: stays at ${offset} and is not closed`);
+    if (response.headers.get(header) === "true") return messages;
+    if (next === offset) throw new Error(`GET ${url}: stays at ${offset} without ${header}`);
     offset = next;
   }
 }

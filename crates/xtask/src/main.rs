@@ -61,7 +61,7 @@ enum Command {
     Test(test::Args),
     /// Simulate streams under faults, seed by seed
     Sim(sim::Args),
-    /// Run the long tests: 10,000 seeds, the conformance suite three times, 100 kills, 2,000 readers
+    /// Run the long tests: 10,000 seeds, the conformance suite three times, 100 kills, 2,000 readers, fan-out
     Soak(soak::Args),
     /// Create a project of a service, rotate its secret, show it, or sign a token for it
     Project(project::Args),

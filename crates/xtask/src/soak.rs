@@ -1,5 +1,6 @@
 //! `cargo xtask soak`: what takes longer than a test may, run before a capability counts as done.
 
+mod fanout;
 mod kill;
 mod readers;
 
@@ -10,6 +11,7 @@ use anyhow::Result;
 use crate::paths::Paths;
 use crate::{sim, test};
 
+pub(crate) use fanout::{Options as FanoutOptions, play as play_fanout};
 pub(crate) use kill::{Options as KillOptions, play as play_kill};
 pub(crate) use readers::{Options as ReadersOptions, play as play_readers};
 
@@ -29,12 +31,15 @@ enum Part {
     Kill(KillOptions),
     /// Let thousands read live, and some of them stop reading
     Readers(ReadersOptions),
+    /// Let sessions follow sources while the host is killed again and again
+    Fanout(FanoutOptions),
 }
 
 pub(crate) fn run(paths: &Paths, args: &Args) -> Result<ExitCode> {
     let is_ok = match &args.part {
         Some(Part::Kill(options)) => kill::run(paths, options)?,
         Some(Part::Readers(options)) => readers::run(paths, options)?,
+        Some(Part::Fanout(options)) => fanout::run(paths, options)?,
         None => all(paths)?,
     };
     Ok(if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -53,5 +58,11 @@ fn all(paths: &Paths) -> Result<bool> {
     let options = ReadersOptions::default();
     println!("readers: {} for {} s", options.readers, options.seconds);
     is_ok &= readers::run(paths, &options)?;
+    let options = FanoutOptions::default();
+    println!("fanout: {} rounds, {} sessions", options.rounds, options.sessions);
+    is_ok &= fanout::run(paths, &options)?;
+    let options = FanoutOptions::wide();
+    println!("fanout: {} subscribers of one source", options.wide.unwrap_or_default());
+    is_ok &= fanout::run(paths, &options)?;
     Ok(is_ok)
 }

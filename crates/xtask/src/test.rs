@@ -14,6 +14,7 @@ mod deploy_dry_run;
 mod local_host;
 mod operators_tables;
 mod schemathesis;
+mod soak_fanout;
 mod soak_kill;
 mod soak_readers;
 mod vitest;
@@ -56,6 +57,7 @@ const STEPS: &[Step] = &[
     Step { name: "demo", run: demo::run },
     Step { name: "soak-kill", run: soak_kill::run },
     Step { name: "soak-readers", run: soak_readers::run },
+    Step { name: "soak-fanout", run: soak_fanout::run },
 ];
 
 #[derive(clap::Args)]
