@@ -83,7 +83,7 @@ impl World {
         let placed = self.shard(ShardId::ROOT, |root| root.place(id, joining.epoch, NOW)).unwrap();
         match placed {
             Placed::Here => (joining, ShardId::ROOT),
-            Placed::Shard(shard, _) => (joining, shard),
+            Placed::Shard(shard) => (joining, shard),
             other => panic!("{other:?}"),
         }
     }
