@@ -6,7 +6,7 @@
 //!
 //! **What stays out.** The object store: without `source` the request is none of this.
 
-use durable_streams_core::edge::{self, Admitted};
+use durable_streams_core::edge::{self, Admitted, Exchange};
 use durable_streams_core::respond::{Failure, Reply, internal};
 use engine::fanout::audit;
 use js_sys::Promise;
@@ -14,6 +14,7 @@ use protocol::error::ErrorCode;
 use protocol::headers::name;
 use protocol::name::{Project, StreamName, StreamPath};
 use protocol::reconcile::Place;
+use protocol::trace::TraceParent;
 use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::future_to_promise;
 use worker::Env;
@@ -29,10 +30,11 @@ pub fn reconcile(admitted: &Admitted) -> Promise {
         Err(failure) => Err(failure),
     };
     let project = admitted.route.project().cloned().unwrap_or_default();
-    let env = admitted.exchange.env.clone();
+    let Exchange { env, preamble, .. } = &admitted.exchange;
+    let (env, trace) = (env.clone(), preamble.trace);
     future_to_promise(async move {
         let reply = match asked {
-            Ok((path, place)) => report(project, path, &place, env).await,
+            Ok((path, place)) => report(project, path, &place, (env, trace)).await,
             Err(failure) => Err(failure),
         };
         reply.unwrap_or_else(Failure::reply).into_response().map(JsValue::from)
@@ -57,10 +59,11 @@ async fn report(
     project: Project,
     path: StreamPath,
     place: &Place,
-    env: Env,
+    (env, trace): (Env, Option<TraceParent>),
 ) -> Result<Reply, Failure> {
     let source = StreamName { project, path }.object_name();
     let peers = WorkersPeers::new(env, source.clone());
+    peers.set_trace(trace);
     match audit::page(&peers, &source, place).await {
         Ok(report) => Ok(json(200, &report)),
         Err(no_answer) => {
