@@ -18,6 +18,7 @@ import {
   bytesOf,
   createdSession,
   deleteSession,
+  putSession,
   expectMerged,
   freshSession,
   hasMessages,
@@ -188,7 +189,11 @@ describe("sessions that end", () => {
     const batch = JSON.stringify(numbers(200).map((n) => ({ n, pad: "x".repeat(1000) })));
     for (let n = 0; n < 20; n += 1) await appended(url, batch);
     const sessions = numbers(6).map(() => freshSession());
-    await each(sessions, (session) => subscribed(session, url, { from: "-1" }));
+    await each(sessions, async (session) => {
+      // The deployment's two seconds are less than a backlog may take.
+      expect((await putSession(session, { ttlSeconds: 600 }, server)).status).toBe(201);
+      await subscribed(session, url, { from: "-1" });
+    });
     await each(sessions, async (session) => {
       expect((await deleteSession(session, server)).status).toBe(204);
     });
