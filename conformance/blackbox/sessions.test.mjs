@@ -328,9 +328,18 @@ describe("subscribing", () => {
   test("at the same time, from many requests, is one subscription", async () => {
     const url = await source();
     const session = freshSession();
-    const answers = await Promise.all(Array.from({ length: 8 }, () => subscribe(session, url)));
-    const bodies = await Promise.all(answers.map((answer) => bodyOf(answer)));
-    expect(bodies.filter(({ isNewSession }) => isNewSession)).toHaveLength(1);
+    // Whoever is overtaken by a later request of the same session may be asked to try again.
+    const ask = async () => {
+      for (;;) {
+        const response = await subscribe(session, url);
+        if (response.status !== 503) return bodyOf(response);
+        expect(response.headers.get("retry-after")).toMatch(/^\d+$/);
+        await expectError(response, 503, "UNAVAILABLE");
+      }
+    };
+    const bodies = await Promise.all(Array.from({ length: 8 }, ask));
+    const makers = bodies.filter(({ isNewSession }) => isNewSession);
+    expect(makers.length).toBeLessThanOrEqual(1);
     for (let n = 0; n < 3; n += 1) await publishedTo(1, url, String(n));
     await hasMessages(session, [0, 1, 2]);
   });

@@ -195,7 +195,8 @@ describe("sessions that end", () => {
       await subscribed(session, url, { from: "-1" });
     });
     await each(sessions, async (session) => {
-      expect((await deleteSession(session, server)).status).toBe(204);
+      // On a slow machine, some have ended by themselves.
+      expect([204, 404]).toContain((await deleteSession(session, server)).status);
     });
     const count = async () => (await published(url, "0")).count;
     await eventually(count, (left) => left === 0, 15_000);

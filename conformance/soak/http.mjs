@@ -13,9 +13,9 @@ export const counts = { answered: 0, repeated: 0 };
  * Asks once: `{ status, next, headers, bytes }`, or `undefined` when the connection broke or the
  * service could not say whether it did what was asked.
  */
-export async function attempt(url, { method = "GET", headers, body } = {}) {
+export async function attempt(url, { method = "GET", headers, body, timeoutMs = TIMEOUT_MS } = {}) {
   try {
-    const signal = AbortSignal.timeout(TIMEOUT_MS);
+    const signal = AbortSignal.timeout(timeoutMs);
     const response = await fetch(url, { method, headers, body, signal });
     const bytes = Buffer.from(await response.arrayBuffer());
     if (response.status === 503) return undefined;

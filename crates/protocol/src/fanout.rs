@@ -278,7 +278,7 @@ pub struct DetachLink {
     pub source: String,
     /// The life of the source whose link ends; `None`: of every life.
     pub generation: Option<Generation>,
-    /// The first epoch that ends.
+    /// The first epoch that ends; above `epoch` when none does.
     pub first: SubscriptionEpoch,
     /// The last epoch that ends.
     pub epoch: SubscriptionEpoch,

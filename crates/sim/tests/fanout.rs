@@ -10,7 +10,7 @@ use sim::{Outcome, run_each};
 const SEEDS: u64 = 300;
 
 /// Seeds among which one is to find a planted bug.
-const CANARY_SEEDS: u64 = 60;
+const CANARY_SEEDS: u64 = 400;
 
 fn outcome(seed: u64, bug: Bug, echo: bool) -> Outcome {
     simulate(Setup { seed, steps: STEPS, bug, echo })

@@ -373,6 +373,17 @@ impl<L: Ledger, P: Peers> SessionServer<L, P> {
     }
 
     async fn join(&self, joining: &Joining, from: &str) -> Result<Subscribed, NoAnswer> {
+        if joining.is_repeated {
+            // Nobody knows where the earlier one is: wherever it is, it comes too late.
+            let question = DetachLink {
+                session: joining.generation,
+                source: joining.source.clone(),
+                generation: None,
+                first: joining.epoch,
+                epoch: SubscriptionEpoch(joining.epoch.0.saturating_sub(1)),
+            };
+            self.ask(&self.stream(), &question).await?;
+        }
         let question = Subscribe {
             session: self.id().to_owned(),
             generation: joining.generation,

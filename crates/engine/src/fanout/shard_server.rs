@@ -15,7 +15,7 @@ use std::pin::pin;
 
 use protocol::fanout::{
     AttachLink, AttachShard, Join, Left, LinkAttached, Remove, Removed, ShardAttached, ShardId,
-    SourceLife, Subscribe, Subscribed,
+    SourceLife, SourceRefusal, Subscribe, Subscribed,
 };
 
 use super::directory::Placed;
@@ -195,6 +195,10 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
             }
             ShardAttached::Refused(refusal) => return Ok(Subscribed::Source(refusal)),
         };
+        if self.with(|shard| shard.is_over(at.source))?? {
+            // The answer was long under way. Who has everything is not to begin anew.
+            return Ok(Subscribed::Source(SourceRefusal::NotFound));
+        }
         let member = self.with(|shard| shard.membership(&wish.session, at.source))??;
         match member {
             Some(epoch) if Some(epoch) == wish.known || epoch == wish.epoch => {

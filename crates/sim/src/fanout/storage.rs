@@ -10,7 +10,6 @@ use engine::fanout::roster::memory::MemoryRoster;
 use engine::fanout::roster::{Entry, LifeRow, MemberRow, Place, Roster, RosterWrite};
 use engine::log::{Duty, LogError, Write};
 use protocol::fanout::ShardId;
-use protocol::offset::Position;
 
 use super::Bug;
 use super::hub::Hub;
@@ -67,7 +66,7 @@ impl SimRoster {
     /// What a planted bug makes of a write.
     fn planted(&self, write: RosterWrite) -> RosterWrite {
         match (self.hub.bug, write) {
-            (Bug::CursorTooFar, RosterWrite::Life(row)) if row.cursor > Position(0) => {
+            (Bug::CursorTooFar, RosterWrite::Life(row)) => {
                 RosterWrite::Life(LifeRow { cursor: row.up_to, ..row })
             }
             (Bug::StepTooEarly, RosterWrite::Member(row))

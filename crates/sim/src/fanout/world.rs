@@ -9,6 +9,9 @@ use super::hub::{Hub, label};
 use super::{Setup, settle};
 use crate::violation::Check;
 
+/// How far time goes on at once when nothing happens.
+const IDLE_MS: u64 = 6 * 3_600_000;
+
 /// Something that can happen now.
 #[derive(Clone, Copy)]
 enum Move {
@@ -99,7 +102,9 @@ impl Hub {
                 let next = [timer, alarm, parcel].into_iter().flatten().min();
                 let idle = clock + self.below(2_000);
                 let late = if self.chance(90) { 0 } else { self.below(3_000) };
-                self.clock.set(next.map_or(idle, |next| next.max(clock) + late));
+                // Sessions with a long lifetime live through the whole run.
+                let next = next.map_or(idle, |next| next.clamp(clock, clock + IDLE_MS) + late);
+                self.clock.set(next);
             }
         }
     }

@@ -62,6 +62,15 @@ impl<R: Roster> Shard<R> {
         Ok(live.map(|member| member.row.epoch))
     }
 
+    /// Whether a life of the source is known to be over.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn is_over(&mut self, source: Generation) -> Result<bool, LogError> {
+        self.settle()?;
+        Ok(self.lives.get(&source).is_some_and(|life| life.row.state != LifeState::Live))
+    }
+
     /// Whether a session is a member for any life, or about to be one.
     pub(in crate::fanout) fn has_member(&self, session: &str) -> bool {
         let has = |source: &Generation| self.members.contains_key(&(*source, session.to_owned()));
