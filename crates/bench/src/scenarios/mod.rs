@@ -84,6 +84,7 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("publish-5000", |bench, name| fanout::publish(bench, name, 5_000)),
     ("publish-burst", fanout::burst),
     ("subscribe", fanout::subscribe),
+    ("cost-delivery", cost::deliveries),
     ("wasm-size", footprint::wasm_size),
     ("wasm-start", footprint::wasm_start),
     ("memory-peak", footprint::memory),
