@@ -106,9 +106,8 @@ pub(super) fn deliveries(bench: &Bench, name: &str) -> Result<Vec<Outcome>> {
         let duties = measured.elapsed.as_secs_f64().ceil() * FANOUT_ROWS as f64;
         let rows = extents + batches + checkpoints + segments + duties;
         let requests = publishes as f64 + 2.0 * batches + deliveries;
-        let dollars = publishes as f64 * WORKER_REQUEST
-            + requests * OBJECT_REQUEST
-            + rows * ROW_WRITTEN;
+        let dollars =
+            publishes as f64 * WORKER_REQUEST + requests * OBJECT_REQUEST + rows * ROW_WRITTEN;
         eprintln!("    {publishes} publishes in {appends} rows, {batches:.1} batches");
         let target = Some(Target::ValueMax(1.25));
         let million = 1e6 / messages;

@@ -35,9 +35,7 @@ pub async fn send(
     let sent = js::send_range(&streams, stream, &message.to_query(), bytes.array())?;
     match JsFuture::from(sent).await?.as_string() {
         None => Ok(Delivered::Done),
-        Some(said) => {
-            serde_json::from_str(&said).map_err(|error| JsValue::from(error.to_string()))
-        }
+        Some(said) => serde_json::from_str(&said).map_err(|error| JsValue::from(error.to_string())),
     }
 }
 
