@@ -2,6 +2,8 @@
 //
 //   POST /object/row/NAME      the object stores the body as one row and answers 204
 //   POST /object/body/NAME     the object reads the body, touches no SQL and answers 204
+//   POST /object/fan/NAME?N    the object has N others store the body as one row each, all at
+//                              once, and answers 204 when they have
 //   GET  /object/bytes/NAME?N  the object answers with N bytes
 //   GET  /worker/bytes?N       the Worker answers with N bytes, without an object
 //   PUT  /worker/r2/NAME       the Worker stores the body in the bucket and answers 204
@@ -33,8 +35,9 @@ function queryOf(url) {
 }
 
 export class Bare {
-  constructor(ctx) {
+  constructor(ctx, env) {
     this.ctx = ctx;
+    this.env = env;
     this.sql = ctx.storage.sql;
     this.ready = false;
     // What was sent to readers: a long-poll may come between two of them.
@@ -47,6 +50,7 @@ export class Bare {
     if (url.includes("/edge/")) return this.accept(url);
     if (url.includes("/object/live/")) return this.broadcast(await request.text());
     if (url.includes("/object/row/")) return this.row(await request.arrayBuffer());
+    if (url.includes("/object/fan/")) return this.fan(url, await request.arrayBuffer());
     if (url.includes("/object/body/")) {
       await request.arrayBuffer();
       return new Response(null, { status: 204 });
@@ -60,6 +64,18 @@ export class Bare {
       this.ready = true;
     }
     this.sql.exec("INSERT INTO rows (body) VALUES (?)", body);
+    return new Response(null, { status: 204 });
+  }
+
+  async fan(url, body) {
+    const end = url.indexOf("?");
+    const name = url.slice(url.indexOf("/object/fan/") + 12, end);
+    const store = async (_, number) => {
+      const other = this.env.BARE.getByName(`${name}-${number}`);
+      const { status } = await other.fetch("http://object/object/row/", { method: "POST", body });
+      if (status !== 204) throw new Error(`status ${status}`);
+    };
+    await Promise.all(Array.from({ length: Number(url.slice(end + 1)) }, store));
     return new Response(null, { status: 204 });
   }
 

@@ -153,7 +153,19 @@ impl Window {
 ///
 /// # Errors
 /// An unexpected response, a broken connection, a silent server.
-pub(crate) fn run(load: &Load, mut request: impl FnMut(Turn, &mut Vec<u8>)) -> Result<Measured> {
+pub(crate) fn run(load: &Load, request: impl FnMut(Turn, &mut Vec<u8>)) -> Result<Measured> {
+    run_and(load, request, |_| Ok(()))
+}
+
+/// Runs a load and shows every answer to `look`.
+///
+/// # Errors
+/// Those of [`run`], and of `look`.
+pub(crate) fn run_and(
+    load: &Load,
+    mut request: impl FnMut(Turn, &mut Vec<u8>),
+    mut look: impl FnMut(&Parser) -> Result<()>,
+) -> Result<Measured> {
     let mut poll = Poll::new()?;
     let mut connections = connect(load, &poll)?;
     let mut events = Events::with_capacity(1024);
@@ -181,6 +193,7 @@ pub(crate) fn run(load: &Load, mut request: impl FnMut(Turn, &mut Vec<u8>)) -> R
             }
             let now = Instant::now();
             connection.check(load.expected)?;
+            look(&connection.parser)?;
             window.count(connection.started, now);
             if window.take(now) {
                 connection.send(index, &mut request)?;

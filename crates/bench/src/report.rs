@@ -33,6 +33,11 @@ const EXPLAINED: &[(&str, &str)] = &[
     ("memory-reader-ws-slow", "live-readers"),
     ("ws-append-1", "appends-over-a-websocket"),
     ("ws-append-50", "appends-over-a-websocket"),
+    ("publish-150", "fan-out"),
+    ("publish-burst", "fan-out"),
+    ("subscribe", "fan-out"),
+    ("cost-delivery", "fan-out"),
+    ("cost-delivery-burst", "fan-out"),
     ("wasm-start", "start"),
 ];
 

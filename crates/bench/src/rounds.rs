@@ -76,26 +76,48 @@ pub(crate) fn interleave(
     (host, mut ours): (&Host, impl FnMut(u32) -> Result<Measured>),
     (other_host, mut other): (&Host, impl FnMut(u32) -> Result<Measured>),
 ) -> Result<Pair> {
-    let mut all: Vec<(Sample, Sample)> = Vec::new();
     let noise = |(ours, other): &(Sample, Sample)| ours.foreign_cores.max(other.foreign_cores);
+    let both = |round| Ok((sample(host, || ours(round))?, sample(other_host, || other(round))?));
+    let (ours, other) = quietest(settings, noise, both)?.into_iter().unzip();
+    Ok(Pair { ours, other })
+}
+
+/// Measures one side by itself: what has no ceiling. The closure gets the number of the round.
+///
+/// # Errors
+/// The first error of the closure.
+pub(crate) fn alone(
+    settings: &Settings,
+    host: &Host,
+    mut ours: impl FnMut(u32) -> Result<Measured>,
+) -> Result<Vec<Sample>> {
+    let one = |round| sample(host, || ours(round));
+    quietest(settings, |sample: &Sample| sample.foreign_cores, one)
+}
+
+/// Measures rounds until there are enough quiet ones; returns those that count.
+fn quietest<T>(
+    settings: &Settings,
+    noise: impl Fn(&T) -> f64,
+    mut measure: impl FnMut(u32) -> Result<T>,
+) -> Result<Vec<T>> {
+    let mut all: Vec<T> = Vec::new();
     let wanted = usize::try_from(settings.rounds).unwrap_or(usize::MAX);
     let started = Instant::now();
     for round in 0..settings.rounds_max() {
-        let quiet = all.iter().filter(|both| noise(both) <= QUIET_CORES).count();
+        let quiet = all.iter().filter(|one| noise(one) <= QUIET_CORES).count();
         if quiet >= wanted || (!all.is_empty() && started.elapsed() > settings.time_max) {
             break;
         }
         wait_for_quiet(settings.patience);
-        let first = sample(host, || ours(round))?;
-        let second = sample(other_host, || other(round))?;
+        let measured = measure(round)?;
         if round > 0 {
-            all.push((first, second));
+            all.push(measured);
         }
     }
     all.sort_by(|a, b| noise(a).total_cmp(&noise(b)));
     all.truncate(wanted);
-    let (ours, other) = all.into_iter().unzip();
-    Ok(Pair { ours, other })
+    Ok(all)
 }
 
 /// Returns when the machine idles, or when patience ends.
@@ -155,17 +177,6 @@ impl Pair {
 
     /// One line for people.
     pub(crate) fn summary(&self) -> String {
-        let side = |samples: &[Sample]| {
-            let of = |of: fn(&Sample) -> f64| median(samples.iter().map(of));
-            format!(
-                "{:.0}/s p50 {:.2} p90 {:.2} p99 {:.2} ms, workerd {:.0} us CPU a request",
-                of(|s| s.rate),
-                of(|s| s.p50_ms),
-                of(|s| s.p90_ms),
-                of(|s| s.p99_ms),
-                of(|s| s.cpu_us)
-            )
-        };
         let all = self.ours.iter().chain(&self.other);
         let foreign = median(all.map(|sample| sample.foreign_cores));
         let ratios = self.ours.iter().zip(&self.other).map(|(ours, other)| ours.rate / other.rate);
@@ -174,11 +185,24 @@ impl Pair {
         format!(
             "ours    {}\n    ceiling {}\n    rate ratios by round {}; by CPU time {cpu:.2}; \
              others took {foreign:.2} cores",
-            side(&self.ours),
-            side(&self.other),
+            summary(&self.ours),
+            summary(&self.other),
             ratios.join(" ")
         )
     }
+}
+
+/// The rounds of one side, in one line for people.
+pub(crate) fn summary(samples: &[Sample]) -> String {
+    let of = |of: fn(&Sample) -> f64| median(samples.iter().map(of));
+    format!(
+        "{:.0}/s p50 {:.2} p90 {:.2} p99 {:.2} ms, workerd {:.0} us CPU a request",
+        of(|s| s.rate),
+        of(|s| s.p50_ms),
+        of(|s| s.p90_ms),
+        of(|s| s.p99_ms),
+        of(|s| s.cpu_us)
+    )
 }
 
 /// The middle value; 0 of nothing.

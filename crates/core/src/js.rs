@@ -120,9 +120,29 @@ extern "C" {
 
 #[wasm_bindgen(module = "/src/object/append.js")]
 extern "C" {
-    /// Whether a request to an object is a client's append.
-    #[wasm_bindgen(js_name = isAppend)]
-    pub(crate) fn is_append(request: &web_sys::Request) -> bool;
+    /// What a request to an object is: [`APPEND`], [`DELIVERY`], or anything else.
+    #[wasm_bindgen(js_name = kindOf)]
+    pub(crate) fn kind_of(request: &web_sys::Request) -> u8;
+
+    /// Reads a delivery; `take` gets its message, its bytes and the way to answer it, once.
+    #[wasm_bindgen(js_name = receiveDelivery)]
+    pub(crate) fn receive_delivery(
+        request: &web_sys::Request,
+        take: &js_sys::Function,
+    ) -> js_sys::Promise;
+
+    /// Sends a delivery; the promise is one of a text, or of nothing when the session has the range.
+    #[wasm_bindgen(catch, js_name = sendRange)]
+    pub(crate) fn send_range(
+        streams: &Namespace,
+        object: &str,
+        message: &str,
+        bytes: &js_sys::Uint8Array,
+    ) -> Result<js_sys::Promise, JsValue>;
+
+    /// Answers a delivery that the session has.
+    #[wasm_bindgen(catch, js_name = answerDelivered)]
+    pub(crate) fn answer_delivered(resolve: &js_sys::Function) -> Result<(), JsValue>;
 
     /// The headers of an append: see [`crate::request::AppendHeaderText`].
     #[wasm_bindgen(js_name = appendHeaders)]
@@ -139,6 +159,11 @@ extern "C" {
         seq: f64,
     ) -> Result<(), JsValue>;
 }
+
+/// Of [`kind_of`]: a client's append.
+pub(crate) const APPEND: u8 = 1;
+/// Of [`kind_of`]: a range for a session.
+pub(crate) const DELIVERY: u8 = 2;
 
 #[wasm_bindgen(module = "/src/edge/frames.js")]
 extern "C" {

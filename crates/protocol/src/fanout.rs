@@ -33,6 +33,8 @@ use serde::{Deserialize, Serialize};
 use crate::offset::{Generation, Position};
 use crate::time::UnixMillis;
 
+mod query;
+
 /// A question between objects.
 pub trait Message: Serialize + DeserializeOwned {
     /// Its name: the last segment of the internal URL.

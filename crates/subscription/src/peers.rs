@@ -10,17 +10,19 @@ use durable_streams_core::edge::{
 use durable_streams_core::js;
 use durable_streams_core::metrics::{Level, event};
 use durable_streams_core::object::JsBytes;
-use durable_streams_core::object::deliveries::DELIVER;
+use durable_streams_core::object::deliveries;
 use durable_streams_core::object::fanout::{
     RANGE_COLD, RANGE_GONE, RANGE_OFFSETS, RANGE_TO, REPLICATE,
 };
 use engine::fanout::peers::{Address, Event, Fetched, NoAnswer, Peers};
+use futures::FutureExt;
+use futures::future::{Shared, WeakShared};
 use js_sys::Uint8Array;
 use protocol::fanout::{Deliver, Delivered, Message, QueueMessage};
 use protocol::offset::{Generation, Position};
 use protocol::time::UnixMillis;
 use protocol::trace::TraceParent;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use worker::{Delay, Env};
@@ -28,8 +30,9 @@ use worker::{Delay, Env};
 /// Name of the binding of the queue.
 pub const QUEUE_BINDING: &str = "FANOUT";
 
-/// Method of internal calls with a body: no client's request has it.
-const INTERNAL_METHOD: &str = "PATCH";
+/// Sleeps of at least so long need not be exact: those that end within [`GRAIN_MS`] share a timer.
+const SHARED_MS: u64 = 1_000;
+const GRAIN_MS: u64 = 100;
 
 #[wasm_bindgen]
 extern "C" {
@@ -48,12 +51,14 @@ pub struct WorkersPeers {
     object: String,
     /// Trace of the request that made the object do what it does.
     trace: Cell<Option<TraceParent>>,
+    /// The timer that was set last, and when it goes off. It is cleared when nobody waits for it any more.
+    timer: RefCell<Option<(UnixMillis, WeakShared<Delay>)>>,
 }
 
 impl WorkersPeers {
     /// The others of an object of this name.
     pub fn new(env: Env, object: String) -> Self {
-        Self { env, object, trace: Cell::new(None) }
+        Self { env, object, trace: Cell::new(None), timer: RefCell::new(None) }
     }
 
     /// From now on the object works for a request of this trace, or for nobody's. Of several that it
@@ -62,29 +67,22 @@ impl WorkersPeers {
         self.trace.set(trace);
     }
 
-    async fn send_range(
-        &self,
-        stream: &str,
-        message: &Deliver,
-        bytes: &JsBytes,
-    ) -> Result<Delivered, JsValue> {
-        let json = serde_json::to_string(message).unwrap_or_default();
-        let query = String::from(js_sys::encode_uri_component(&json));
-        let init = web_sys::RequestInit::new();
-        init.set_method(INTERNAL_METHOD);
-        init.set_body(bytes.array());
-        let url = format!("http://object/internal/{DELIVER}?{query}");
-        let request = web_sys::Request::new_with_str_and_init(&url, &init)?;
-        let response = call_object(STREAM_BINDING, &request, stream, &self.env)?;
-        let response: web_sys::Response = JsFuture::from(response).await?.unchecked_into();
-        match response.status() {
-            204 => Ok(Delivered::Done),
-            200 => {
-                let text = JsFuture::from(response.text()?).await?.as_string().unwrap_or_default();
-                serde_json::from_str(&text).map_err(|error| JsValue::from(error.to_string()))
+    /// A timer for everybody who wants to be woken at about that time: each delivery has a deadline, and
+    /// setting a timer for it costs a tenth of it.
+    fn timer_of(&self, ms: u64) -> Shared<Delay> {
+        let now = self.now();
+        let due = UnixMillis(now.saturating_add_ms(ms).0.next_multiple_of(GRAIN_MS));
+        let known = self.timer.try_borrow().ok().and_then(|timer| {
+            let (known_due, timer) = timer.as_ref()?;
+            if *known_due == due { timer.upgrade() } else { None }
+        });
+        known.unwrap_or_else(|| {
+            let delay = Delay::from(Duration::from_millis(due.saturating_since_ms(now))).shared();
+            if let (Ok(mut timer), Some(weak)) = (self.timer.try_borrow_mut(), delay.downgrade()) {
+                *timer = Some((due, weak));
             }
-            status => Err(JsValue::from(format!("status {status}"))),
-        }
+            delay
+        })
     }
 
     async fn read_range(
@@ -148,7 +146,10 @@ impl Peers for WorkersPeers {
     }
 
     async fn sleep(&self, ms: u64) {
-        Delay::from(Duration::from_millis(ms)).await;
+        if ms < SHARED_MS {
+            return Delay::from(Duration::from_millis(ms)).await;
+        }
+        self.timer_of(ms).await;
     }
 
     async fn ask<M: Message>(&self, to: &Address, message: &M) -> Result<M::Answer, NoAnswer> {
@@ -177,7 +178,7 @@ impl Peers for WorkersPeers {
         message: &Deliver,
         bytes: &JsBytes,
     ) -> Result<Delivered, NoAnswer> {
-        self.send_range(stream, message, bytes).await.map_err(no_answer)
+        deliveries::send(stream, message, bytes, &self.env).await.map_err(no_answer)
     }
 
     async fn enqueue(&self, message: &QueueMessage) -> Result<(), NoAnswer> {

@@ -3,6 +3,7 @@
 mod append;
 mod cold;
 mod cost;
+mod fanout;
 mod footprint;
 mod length;
 mod live;
@@ -77,6 +78,13 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("memory-reader", memory::readers),
     ("cost-1", |bench, name| cost::appends(bench, name, (1, 2_000), 1.50)),
     ("cost-64", |bench, name| cost::appends(bench, name, (64, 20_000), 0.75)),
+    ("publish-10", |bench, name| fanout::publish(bench, name, 10)),
+    ("publish-150", |bench, name| fanout::publish(bench, name, 150)),
+    ("publish-1000", |bench, name| fanout::publish(bench, name, 1_000)),
+    ("publish-5000", |bench, name| fanout::publish(bench, name, 5_000)),
+    ("publish-burst", fanout::burst),
+    ("subscribe", fanout::subscribe),
+    ("cost-delivery", cost::deliveries),
     ("wasm-size", footprint::wasm_size),
     ("wasm-start", footprint::wasm_start),
     ("memory-peak", footprint::memory),

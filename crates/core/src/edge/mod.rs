@@ -52,6 +52,7 @@ pub use gate::Caller;
 pub(crate) use objects::no_answer;
 pub use objects::{
     SESSION_BINDING, STREAM_BINDING, SUBSCRIPTION_BINDING, call_object, forward, forward_to,
+    namespace,
 };
 pub use serve::{Admitted, Dispatch, serve};
 

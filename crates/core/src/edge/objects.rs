@@ -34,7 +34,11 @@ pub fn call_object(
     namespace(binding, env)?.get_by_name(object)?.fetch(request)
 }
 
-fn namespace(binding: &'static str, env: &Env) -> Result<Namespace, JsValue> {
+/// The namespace of a binding.
+///
+/// # Errors
+/// The deployment has no such binding.
+pub fn namespace(binding: &'static str, env: &Env) -> Result<Namespace, JsValue> {
     thread_local! {
         /// The bindings: the same objects for the whole life of the isolate. There are a handful, so
         /// looking through them is faster than hashing a name.

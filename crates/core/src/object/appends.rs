@@ -29,6 +29,7 @@ use protocol::fanout::Fanout;
 use protocol::headers::name;
 use protocol::limits::{BODIES_IN_FLIGHT_BYTES_MAX, GROUP_APPENDS_MAX};
 use protocol::offset::Generation;
+use protocol::time::UnixMillis;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, spawn_local};
 use worker::Delay;
@@ -43,6 +44,9 @@ use crate::edge::Audience;
 use crate::js;
 use crate::request::{AppendHeaderText, AppendHeaders, content_length};
 use crate::respond::{Failure, Reply, internal, unauthorized};
+
+/// How long after another a range for a session counts as alone.
+const ALONE_MS: u64 = 3;
 
 /// An append that waits for its group.
 pub(crate) struct Waiting {
@@ -115,6 +119,8 @@ pub(crate) struct Appends {
     arriving: Cell<u32>,
     /// Bytes of the bodies that wait for their group.
     in_flight_bytes: Cell<u64>,
+    /// When a range for a session came last.
+    delivered_at: Cell<UnixMillis>,
 }
 
 /// The right to answer one request.
@@ -352,6 +358,24 @@ impl Inner {
         if !self.appends.committing.replace(true) {
             self.start_committing();
         }
+    }
+
+    /// Commits a range for a session. Mostly it is the only one for a while: then nobody waits for the disk only
+    /// to find that nothing has come meanwhile. One that follows another at once takes the way of all
+    /// appends, on which those behind it share a commit.
+    pub(crate) fn enqueue_delivery(self: &Rc<Self>, waiting: Waiting) {
+        let now = js::now();
+        let last = self.appends.delivered_at.replace(now);
+        let is_alone = now.saturating_since_ms(last) >= ALONE_MS
+            && self.appends.arriving.get() == 0
+            && !self.appends.committing.get();
+        if !is_alone {
+            return self.enqueue([waiting]);
+        }
+        if let Ok(mut queue) = self.appends.queue.try_borrow_mut() {
+            queue.push(waiting);
+        }
+        self.commit_group();
     }
 
     fn start_committing(self: &Rc<Self>) {

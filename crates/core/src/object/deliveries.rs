@@ -5,62 +5,92 @@ use std::rc::Rc;
 
 use engine::append::{Append, AppendError};
 use engine::log::Blob;
-use futures::channel::oneshot;
+use js_sys::{Function, Promise, Uint8Array};
 use protocol::error::ErrorCode;
 use protocol::fanout::{
     AttachLink, CheckSession, CreateSession, Deliver, Delivered, DetachLink, EndSession, Message,
 };
-use protocol::limits::{BODY_BYTES_CEILING, ROW_BYTES_MAX};
-use protocol::percent::decode_value;
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::JsFuture;
+use worker::Env;
 
-use super::appends::{Room, Ticket, Waiting};
-use super::{Answer, Call, Inner};
-use crate::body::{self, Bounds};
+use super::appends::{Room, Ticket, Waiting, nothing_stored};
+use super::{Answer, Call, Inner, JsBytes};
 use crate::call::{message_of, to_json};
+use crate::edge::{STREAM_BINDING, namespace};
 use crate::js;
-use crate::respond::{Body, Failure, Reply};
+use crate::respond::{Body, Failure, Reply, internal};
 
-/// Name of the operation that delivers a range: the message is the query, the bytes are the body.
-pub const DELIVER: &str = "deliver";
+/// Sends a range to a session's stream.
+///
+/// # Errors
+/// It is not known whether the session has it.
+pub async fn send(
+    stream: &str,
+    message: &Deliver,
+    bytes: &JsBytes,
+    env: &Env,
+) -> Result<Delivered, JsValue> {
+    let streams = namespace(STREAM_BINDING, env)?;
+    let sent = js::send_range(&streams, stream, &message.to_query(), bytes.array())?;
+    match JsFuture::from(sent).await?.as_string() {
+        None => Ok(Delivered::Done),
+        Some(said) => serde_json::from_str(&said).map_err(|error| JsValue::from(error.to_string())),
+    }
+}
 
-/// Most bytes of a range: a page, or one message of the largest body that an operator may allow.
-const RANGE_BOUNDS: Bounds =
-    Bounds { bytes_max: BODY_BYTES_CEILING + ROW_BYTES_MAX, timeout_ms: 10_000 };
-
-/// The right to answer one delivery. Dropped unused, it says nothing, and the shard asks again.
+/// The right to answer one delivery, used exactly once. Dropped unused, it says that nothing was stored.
 pub(crate) struct DeliveryTicket {
-    answer: oneshot::Sender<Result<Delivered, Failure>>,
+    resolve: Option<Function>,
     /// The room that the bytes take until they are stored.
-    _room: Room,
+    room: Option<Room>,
+    inner: Rc<Inner>,
 }
 
 impl DeliveryTicket {
     /// The session has the range, now or since earlier.
-    pub(crate) fn appended(self) {
-        self.tell(Ok(Delivered::Done));
+    pub(crate) fn appended(mut self) {
+        let Some(resolve) = self.resolve.take() else { return };
+        if let Err(error) = js::answer_delivered(&resolve) {
+            // Nothing was resolved: the response could not be built.
+            self.resolve = Some(resolve);
+            self.failed(internal("answering a delivery", &error));
+        }
     }
 
     /// The engine has refused it.
-    pub(crate) fn refused(self, error: AppendError) {
+    pub(crate) fn refused(mut self, error: AppendError) {
         let judged = match error {
-            AppendError::LinkBehind { next } => Ok(Delivered::Behind { next }),
-            AppendError::LinkGone => Ok(Delivered::Gone),
+            AppendError::LinkBehind { next } => Delivered::Behind { next },
+            AppendError::LinkGone => Delivered::Gone,
             AppendError::Missing(engine::Missing::NotFound | engine::Missing::Gone) => {
-                Ok(Delivered::Gone)
+                Delivered::Gone
             }
-            error => Err(error.into()),
+            error => return self.failed(error.into()),
         };
-        self.tell(judged);
+        self.settle(Reply::new(200).body(Body::Text(to_json(&judged))));
     }
 
     /// It was not stored.
-    pub(crate) fn failed(self, failure: Failure) {
-        self.tell(Err(failure));
+    pub(crate) fn failed(mut self, failure: Failure) {
+        self.inner.tell_failure(&failure, None);
+        self.settle(failure.reply());
     }
 
-    fn tell(self, answer: Result<Delivered, Failure>) {
-        // Who no longer waits asks again.
-        let _ = self.answer.send(answer);
+    fn settle(&mut self, reply: Reply) {
+        let Some(resolve) = self.resolve.take() else { return };
+        self.room = None;
+        let response = reply.into_response().map_or_else(|error| error, JsValue::from);
+        // `resolve` is the platform's own function and does not throw.
+        let _ = resolve.call1(&JsValue::UNDEFINED, &response);
+    }
+}
+
+impl Drop for DeliveryTicket {
+    fn drop(&mut self) {
+        if self.resolve.is_some() {
+            self.settle(Failure::from(nothing_stored()).reply());
+        }
     }
 }
 
@@ -69,11 +99,9 @@ impl Inner {
     pub(crate) async fn answer_session(
         self: &Rc<Self>,
         operation: &str,
-        query: &str,
         call: &Call,
     ) -> Result<Option<Answer>, Failure> {
         let answer = match operation {
-            DELIVER => return self.take_range(query, call).await.map(Some),
             CreateSession::OPERATION => {
                 let question: CreateSession = message_of(call).await?;
                 let made =
@@ -106,32 +134,49 @@ impl Inner {
         Ok(Some(Reply::new(200).body(Body::Text(answer)).into()))
     }
 
-    /// A range for the session: 204 when it has it, otherwise 200 with what it says.
-    async fn take_range(self: &Rc<Self>, query: &str, call: &Call) -> Result<Answer, Failure> {
-        let message = decode_value(query).and_then(|json| serde_json::from_str(&json).ok());
-        let Some(message): Option<Deliver> = message else {
-            return Err(Failure::new(ErrorCode::InvalidQuery, "A delivery does not parse."));
-        };
-        let bytes = body::read(&call.request, RANGE_BOUNDS).await?;
-        let room = Room::take(self, bytes.len())?;
-        let (answer, answered) = oneshot::channel();
+    /// A range for the session: 204 when it has it, otherwise 200 with what it says. Runs on the platform's
+    /// own promises, like an append: there is one for each session that gets a message.
+    pub(crate) fn receive_delivery(self: &Rc<Self>, request: &web_sys::Request) -> Promise {
+        let inner = Rc::clone(self);
+        let take = Closure::once_into_js(
+            move |query: String, bytes: Option<Uint8Array>, resolve: Function| {
+                let mut ticket = DeliveryTicket { resolve: Some(resolve), room: None, inner };
+                match ticket.inner.delivered(&query, bytes) {
+                    Ok((append, room)) => {
+                        ticket.room = Some(room);
+                        let inner = Rc::clone(&ticket.inner);
+                        let ticket = Ticket::Delivery(ticket);
+                        inner.enqueue_delivery(Waiting { append, ticket });
+                        inner.take_up();
+                    }
+                    Err(failure) => ticket.failed(failure),
+                }
+            },
+        );
+        js::receive_delivery(request, take.unchecked_ref())
+    }
+
+    /// What was delivered, as an append.
+    fn delivered(
+        self: &Rc<Self>,
+        query: &str,
+        bytes: Option<Uint8Array>,
+    ) -> Result<(Append<JsBytes>, Room), Failure> {
+        self.config()?;
+        let refused = |message| Failure::new(ErrorCode::InvalidQuery, message);
+        let message = Deliver::from_query(query);
+        let message = message.ok_or_else(|| refused("A delivery does not parse."))?;
+        let bytes = bytes.ok_or_else(|| refused("The bytes of a delivery broke off."))?;
+        let body = JsBytes::new(bytes);
+        let room = Room::take(self, body.len())?;
         let append = Append {
             content_type: None,
-            body: bytes,
+            body,
             producer: None,
             seq: None,
             close: false,
             delivery: Some(Box::new(message)),
         };
-        let ticket = Ticket::Delivery(DeliveryTicket { answer, _room: room });
-        self.enqueue([Waiting { append, ticket }]);
-        match answered.await {
-            Ok(Ok(Delivered::Done)) => Ok(Reply::new(204).into()),
-            Ok(Ok(other)) => Ok(Reply::new(200).body(Body::Text(to_json(&other))).into()),
-            Ok(Err(failure)) => Err(failure),
-            Err(oneshot::Canceled) => {
-                Err(Failure::new(ErrorCode::StorageFailed, "The delivery was not stored."))
-            }
-        }
+        Ok((append, room))
     }
 }

@@ -153,8 +153,10 @@ impl StreamObject {
     pub fn fetch(&self, request: web_sys::Request) -> Promise {
         let inner = Rc::clone(&self.inner);
         inner.requests.set(inner.requests.get().saturating_add(1));
-        if js::is_append(&request) {
-            return inner.post(&request);
+        match js::kind_of(&request) {
+            js::APPEND => return inner.post(&request),
+            js::DELIVERY => return inner.receive_delivery(&request),
+            _ => {}
         }
         let headers = Headers(request.headers());
         let audience = Audience::of(&headers);
@@ -248,7 +250,7 @@ impl Inner {
         query: &str,
         call: &Call,
     ) -> Result<Answer, Failure> {
-        if let Some(answer) = self.answer_session(operation, query, call).await? {
+        if let Some(answer) = self.answer_session(operation, call).await? {
             return Ok(answer);
         }
         match self.answer_subscribers(operation, query, call).await? {
