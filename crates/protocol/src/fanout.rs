@@ -255,6 +255,9 @@ pub struct AttachLink {
 pub enum LinkAttached {
     /// Deliveries of this epoch are taken. Counts as an access to the session.
     Attached {
+        /// The first position that it lacks: another one than asked for when the question has come
+        /// before.
+        next: Position,
         /// When the session ends, if nobody reads it until then.
         expires_at: UnixMillis,
     },

@@ -17,6 +17,8 @@
 
 mod knows;
 mod subscriptions;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 

@@ -216,15 +216,15 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
             content_type: content_type.clone(),
         };
         let stream = Address::Stream(self.names.stream_of(&wish.session));
-        let expires_at = match self.ask(&stream, &question).await? {
-            LinkAttached::Attached { expires_at } => Some(expires_at),
+        let (start, expires_at) = match self.ask(&stream, &question).await? {
+            LinkAttached::Attached { next, expires_at } => (next, Some(expires_at)),
             LinkAttached::Gone => return Ok(Subscribed::SessionGone),
             LinkAttached::Superseded => return Ok(Subscribed::Superseded),
             LinkAttached::ContentType { session } => {
                 return Ok(Subscribed::ContentType { session, source: content_type });
             }
         };
-        let now = self.peers.now();
+        let (now, at) = (self.peers.now(), Start { start, ..at });
         Ok(match self.with(|shard| shard.join(wish, at, now))?? {
             Joined::Member => Subscribed::Live { epoch: wish.epoch, source: at.source, expires_at },
             Joined::Removed => Subscribed::Superseded,

@@ -115,18 +115,21 @@ impl<L: Log> Stream<L> {
         if is_over || known.is_some_and(|known| request.epoch < known.epoch) {
             return Ok(LinkAttached::Superseded);
         }
-        if known.is_none_or(|known| known.epoch < request.epoch) {
+        let mut next = request.start;
+        if let Some(same) = known.filter(|known| known.epoch == request.epoch) {
+            next = same.next.unwrap_or(next);
+        } else {
             let state = LinkState { epoch: request.epoch, next: Some(request.start) };
             let mut writes = Vec::new();
             plan_link(current, &mut writes, request.link.clone(), state);
             self.commit(writes)?;
         }
         self.touch(now)?;
-        Ok(LinkAttached::Attached { expires_at: self.session_end(now) })
+        Ok(LinkAttached::Attached { next, expires_at: self.session_end(now) })
     }
 
-    /// Takes no deliveries of a source up to an epoch any more. Without a generation that holds for
-    /// every life of the source, and for ever.
+    /// Takes no deliveries of a source of some epochs any more, of one of its lives or of every one, and
+    /// attaches nothing up to the last of them: a question may come once more when its answer is long over.
     ///
     /// # Errors
     /// [`LogError`]; it may have been detached, so ask again.
@@ -137,12 +140,10 @@ impl<L: Log> Stream<L> {
         let Some(current) = &mut self.current else { return Ok(()) };
         let DetachLink { source, generation, first, epoch, .. } = request;
         let mut writes = Vec::new();
-        if generation.is_none() {
-            let (log, life, floor) = (&self.log, current.life.generation, floor_of(source));
-            let known = current.links.last(&floor, || log.link(life, &floor))?;
-            if known.is_none_or(|known| known.epoch < *epoch) {
-                plan_link(current, &mut writes, floor, LinkState { epoch: *epoch, next: None });
-            }
+        let (log, life, floor) = (&self.log, current.life.generation, floor_of(source));
+        let known = current.links.last(&floor, || log.link(life, &floor))?;
+        if known.is_none_or(|known| known.epoch < *epoch) {
+            plan_link(current, &mut writes, floor, LinkState { epoch: *epoch, next: None });
         }
         plan_no_links(current, &mut writes, source, *generation, *first..=*epoch);
         self.commit(writes)

@@ -145,10 +145,8 @@ impl Model {
             let named = generation.is_none_or(|wanted| wanted == link.generation.0);
             link.source != source || !named || *known > epoch
         });
-        if generation.is_none() {
-            let floor = self.floors.entry(source).or_insert(epoch);
-            *floor = epoch.max(*floor);
-        }
+        let floor = self.floors.entry(source).or_insert(epoch);
+        *floor = epoch.max(*floor);
     }
 
     /// `Ok`: whether it was known already.

@@ -310,10 +310,8 @@ impl Model {
         let DetachLink { session, source, generation, first, epoch } = message;
         let sources = self.sources.get(source).cloned().unwrap_or_default();
         let Some(life) = self.life_mut(name, *session) else { return Ok(()) };
-        if generation.is_none() {
-            let floor = life.floors.entry(source.clone()).or_default();
-            *floor = epoch.0.max(*floor);
-        }
+        let floor = life.floors.entry(source.clone()).or_default();
+        *floor = epoch.0.max(*floor);
         let goes = |(of, at): &(String, Generation), link: &Link| {
             of == source
                 && generation.is_none_or(|only| only == *at)
