@@ -41,7 +41,8 @@ pub enum Bug {
     None,
     /// A batch moves the stored cursor to the end of what was promised.
     CursorTooFar,
-    /// A member with a position of its own is stored as if it were in step.
+    /// A member with a position of its own is stored as if it were in step, and nobody learns that it is
+    /// behind.
     StepTooEarly,
     /// A session's stream takes a delivery that comes twice for a new one.
     DedupOffByOne,

@@ -349,7 +349,12 @@ fn deliver(
         Err(error) => Err(format!("{error:?}")),
     };
     hub.judge(stored(hub, (address, stream), &sent, (before, answer.as_ref().ok().copied())));
-    Ok((to_json(&answer?), Vec::new()))
+    let mut answer = answer?;
+    if hub.bug == Bug::StepTooEarly && matches!(answer, Delivered::Behind { .. }) {
+        // Whoever is behind would be found out, and helped.
+        answer = Delivered::Done;
+    }
+    Ok((to_json(&answer), Vec::new()))
 }
 
 /// A session's stream has grown by exactly what the model says.
