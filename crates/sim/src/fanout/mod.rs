@@ -39,7 +39,8 @@ pub enum Bug {
     /// None.
     #[default]
     None,
-    /// A batch moves the stored cursor to the end of what was promised.
+    /// The cursor is stored as if everything that was promised had been delivered, and nobody learns who
+    /// is behind.
     CursorTooFar,
     /// A member with a position of its own is stored as if it were in step, and nobody learns that it is
     /// behind.

@@ -350,7 +350,8 @@ fn deliver(
     };
     hub.judge(stored(hub, (address, stream), &sent, (before, answer.as_ref().ok().copied())));
     let mut answer = answer?;
-    if hub.bug == Bug::StepTooEarly && matches!(answer, Delivered::Behind { .. }) {
+    let hides = matches!(hub.bug, Bug::CursorTooFar | Bug::StepTooEarly);
+    if hides && matches!(answer, Delivered::Behind { .. }) {
         // Whoever is behind would be found out, and helped.
         answer = Delivered::Done;
     }
