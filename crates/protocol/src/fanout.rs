@@ -249,6 +249,8 @@ pub struct AttachLink {
     pub link: SourceLife,
     /// Which subscription.
     pub epoch: SubscriptionEpoch,
+    /// Epochs from this one on are attempts at the same subscription: it goes on where they are.
+    pub first: SubscriptionEpoch,
     /// The first position that is to be delivered.
     pub start: Position,
     /// The source's content type: the session's has to be the same media type.
@@ -340,6 +342,8 @@ pub struct Subscribe {
     pub generation: Generation,
     /// Which subscription, if it is a new one.
     pub epoch: SubscriptionEpoch,
+    /// The first attempt at it: nobody knows what came of those from this one on.
+    pub first: SubscriptionEpoch,
     /// The subscription that the session believes to have.
     pub known: Option<SubscriptionEpoch>,
     /// An offset, `-1` or `now`.

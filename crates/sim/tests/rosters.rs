@@ -6,7 +6,9 @@
 use engine::fanout::breaker::Open;
 use engine::fanout::ledger::memory::MemoryLedger;
 use engine::fanout::ledger::sql::SqlLedger;
-use engine::fanout::ledger::{self, Ledger, LedgerWrite, Phase, SessionRow, Step, SubscriptionRow};
+use engine::fanout::ledger::{
+    self, Begun, Ledger, LedgerWrite, Phase, SessionRow, Step, SubscriptionRow,
+};
 use engine::fanout::roster::memory::MemoryRoster;
 use engine::fanout::roster::sql::SqlRoster;
 use engine::fanout::roster::{self, Entry, LifeRow, MemberRow, Place, Roster, RosterWrite};
@@ -251,13 +253,17 @@ fn subscription() -> impl Strategy<Value = SubscriptionRow> {
     let step = prop_oneof![
         Just(Step::Settled),
         epoch().prop_map(Step::Joining),
-        epoch().prop_map(Step::Leaving)
+        epoch().prop_map(Step::Leaving),
+        epoch().prop_map(Step::Undoing)
     ];
     let live = proptest::option::of(epoch());
-    (number(), id(), live, step, any::<u32>(), proptest::option::of(due())).prop_map(
-        |(generation, source, live, step, attempts, due)| {
+    let begun =
+        (epoch(), epoch(), id()).prop_map(|(since, first, from)| Begun { since, first, from });
+    let begun = proptest::option::of(begun);
+    (number(), id(), live, step, begun, any::<u32>(), proptest::option::of(due())).prop_map(
+        |(generation, source, live, step, begun, attempts, due)| {
             let generation = Generation(generation);
-            SubscriptionRow { generation, source, live, step, attempts, due }
+            SubscriptionRow { generation, source, live, step, begun, attempts, due }
         },
     )
 }

@@ -85,10 +85,23 @@ pub struct SubscriptionRow {
     pub live: Option<SubscriptionEpoch>,
     /// What is under way.
     pub step: Step,
+    /// While joining or undoing: which attempts there were.
+    pub begun: Option<Begun>,
     /// Failed attempts at it.
     pub attempts: u32,
     /// When the alarm looks after it.
     pub due: Option<UnixMillis>,
+}
+
+/// Attempts at one join. Nobody knows what came of the earlier ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Begun {
+    /// The first of them.
+    pub since: SubscriptionEpoch,
+    /// From this one on, all of them are to begin at the same place.
+    pub first: SubscriptionEpoch,
+    /// That place: an offset, `-1` or `now`.
+    pub from: String,
 }
 
 impl SubscriptionRow {
@@ -111,7 +124,7 @@ pub enum Step {
     Joining(SubscriptionEpoch),
     /// It is being removed, whatever epochs up to this it has had.
     Leaving(SubscriptionEpoch),
-    /// Joins after the live one, up to this epoch, are being undone: nobody knows what came of them.
+    /// Attempts to join, up to this epoch, are being undone: nobody knows what came of them.
     Undoing(SubscriptionEpoch),
 }
 

@@ -39,6 +39,7 @@ pub mod session_server;
 pub mod shard;
 pub mod shard_server;
 pub mod source;
+pub mod turns;
 
 /// First pause after a failure; it doubles with each further one.
 const PAUSE_MS: u64 = 500;

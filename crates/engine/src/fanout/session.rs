@@ -71,10 +71,22 @@ pub struct Joining {
     pub source: String,
     /// The epoch that it will have.
     pub epoch: SubscriptionEpoch,
+    /// The first attempt at it, see [`Begun`](super::ledger::Begun).
+    pub first: SubscriptionEpoch,
     /// The epoch that is live already.
     pub known: Option<SubscriptionEpoch>,
     /// Whether another join was begun before, and it is not known what came of it.
     pub is_repeated: bool,
+}
+
+impl Joining {
+    /// The removal of this attempt and none before, if it is not after `last`; nothing up to `last` is
+    /// made any more.
+    pub(super) fn up_to(&self, last: SubscriptionEpoch) -> Leaving {
+        let Self { generation, source, epoch, .. } = self;
+        let (generation, source) = (*generation, source.clone());
+        Leaving { generation, source, first: *epoch, last, has_stream: true }
+    }
 }
 
 /// A subscription that is being removed: every epoch from `first` to `last`.
@@ -291,6 +303,7 @@ impl<L: Ledger> Session<L> {
                 continue;
             }
             subscription.step = Step::Leaving(last);
+            subscription.begun = None;
             subscription.attempts = 0;
             subscription.due = Some(now);
             writes.push(LedgerWrite::Subscription(subscription.clone()));
@@ -326,7 +339,7 @@ impl<L: Ledger> Session<L> {
         let due = self.subscriptions.values_mut().filter(|row| is_due(row.due));
         for row in due.take(limit) {
             if let Step::Joining(epoch) = row.step {
-                row.step = subscriptions::undone(row.live, epoch);
+                row.step = Step::Undoing(epoch);
                 writes.push(LedgerWrite::Subscription(row.clone()));
             }
             duties.leaving.extend(leaving_of(row, session));
@@ -396,8 +409,8 @@ fn leaving_of(row: &SubscriptionRow, session: &SessionRow) -> Option<Leaving> {
     let (first, last) = match row.step {
         Step::Leaving(last) => (SubscriptionEpoch(0), last),
         Step::Undoing(last) => {
-            let live = row.live.unwrap_or_default();
-            (SubscriptionEpoch(live.0.saturating_add(1)), last)
+            // What is before is over, or goes on.
+            (row.begun.as_ref().map_or(last, |begun| begun.since), last)
         }
         Step::Settled | Step::Joining(_) => return None,
     };

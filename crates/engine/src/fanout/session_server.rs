@@ -1,8 +1,11 @@
 //! [`SessionServer`]: a session's object at work. It asks its stream and the subscription objects of its
 //! sources, and tells the [`Session`] what became of it.
 //!
-//! The life of the session is changed by one request at a time. Subscriptions come and go side by side: the
-//! epochs keep them apart.
+//! The life of the session is changed by one request at a time. Subscriptions to different sources come and
+//! go side by side; who subscribes to a source that somebody is subscribing to waits, and finds it done. What
+//! an instance has begun and not ended may still be on its way: the epochs keep it apart.
+
+mod joins;
 
 use std::cell::RefCell;
 use std::pin::pin;
@@ -14,15 +17,15 @@ use protocol::content_type::ContentType;
 use protocol::fanout::{
     CheckSession, CreateSession, DescribeSource, DetachLink, EndSession, Ended, Message, Outcome,
     PutSession, Remove, SessionCreated, SessionRefusal, SessionState, SessionView,
-    SourceDescription, Subscribe, SubscribeAll, Subscribed, SubscribedAll, SubscriptionEpoch,
-    Unsubscribe, Wish,
+    SourceDescription, SubscribeAll, SubscribedAll, SubscriptionEpoch, Unsubscribe, Wish,
 };
 use protocol::time::UnixMillis;
 
 use super::ledger::{Ledger, Phase, SessionRow};
 use super::peers::{Address, Event, NoAnswer, Peers};
-use super::session::{Joining, Leaving, Session};
+use super::session::{Leaving, Session};
 use super::shard_server::ServeError;
+use super::turns::Turns;
 use crate::log::LogError;
 
 /// How long one run of the alarm goes on before the next one takes over.
@@ -40,12 +43,20 @@ pub struct SessionServer<L, P> {
     peers: P,
     /// Held by whoever changes the life of the session.
     life: Mutex<()>,
+    /// Held by whoever subscribes, for the sources.
+    joins: Turns,
 }
 
 impl<L: Ledger, P: Peers> SessionServer<L, P> {
     /// Serves a session.
     pub fn new(session: Session<L>, name: String, peers: P) -> Self {
-        Self { session: RefCell::new(session), name, peers, life: Mutex::new(()) }
+        Self {
+            session: RefCell::new(session),
+            name,
+            peers,
+            life: Mutex::new(()),
+            joins: Turns::default(),
+        }
     }
 
     /// Looks at the session, or has it take a step. Nobody waits in between.
@@ -199,6 +210,8 @@ impl<L: Ledger, P: Peers> SessionServer<L, P> {
     /// # Errors
     /// [`ServeError`]: ask again.
     pub async fn subscribe_all(&self, wish: &SubscribeAll) -> Served<SubscribedAll> {
+        let sources = wish.wishes.iter().map(|wish| wish.source.clone()).collect();
+        let _turn = self.joins.take(sources).await;
         // A session may turn out to be over only when it is attached to a source: then there is a new one.
         for _ in 0..2 {
             let (row, is_new, expires_at) = match self.ensure(wish).await? {
@@ -310,88 +323,6 @@ impl<L: Ledger, P: Peers> SessionServer<L, P> {
             first.get_or_insert(refusal);
         }
         Ok(Err(first.unwrap_or(SessionRefusal::Unavailable)))
-    }
-
-    async fn join_all(&self, row: &SessionRow, wishes: &[Wish]) -> Result<Joins, ServeError> {
-        let now = self.peers.now();
-        let sources: Vec<String> = wishes.iter().map(|wish| wish.source.clone()).collect();
-        let joinings = self.with(|session| session.begin_joins(&sources, now))??;
-        let max = self.with(|session| session.bounds().subscriptions_max)?;
-        let mut outcomes = Vec::with_capacity(wishes.len());
-        let mut expires_at = None;
-        let at_a_time = usize::try_from(self.with(|session| session.bounds().concurrency)?);
-        let at_a_time = at_a_time.unwrap_or(1).max(1);
-        let pairs: Vec<_> = joinings.iter().zip(wishes).collect();
-        for some in pairs.chunks(at_a_time) {
-            let asked = some.iter().map(|(joining, wish)| async {
-                match joining {
-                    Some(joining) => Some(self.join(joining, &wish.from).await),
-                    None => None,
-                }
-            });
-            let answers = join_all(asked).await;
-            let now = self.peers.now();
-            let (mut joined, mut refused) = (Vec::new(), Vec::new());
-            let mut asked = Vec::new();
-            for ((joining, _), answer) in some.iter().zip(answers) {
-                let (Some(joining), Some(answer)) = (joining, answer) else {
-                    outcomes.push(Outcome::Refused(SessionRefusal::TooManySubscriptions { max }));
-                    continue;
-                };
-                let outcome = match answer {
-                    Ok(Subscribed::Live { epoch, expires_at: until, .. }) => {
-                        expires_at = expires_at.max(until);
-                        joined.push((joining.clone(), epoch));
-                        asked.push(outcomes.len());
-                        Outcome::Done(())
-                    }
-                    Ok(answer) => {
-                        refused.push(joining.clone());
-                        Outcome::Refused(refusal_of(answer))
-                    }
-                    // The alarm undoes whatever came of it.
-                    Err(_) => Outcome::Refused(SessionRefusal::Unavailable),
-                };
-                outcomes.push(outcome);
-            }
-            let kept = self.with(|session| session.joined(&joined, now))??;
-            for (at, _) in asked.into_iter().zip(kept).filter(|(_, is_kept)| !is_kept) {
-                if let Some(outcome) = outcomes.get_mut(at) {
-                    *outcome = Outcome::Refused(SessionRefusal::Unavailable);
-                }
-            }
-            self.with(|session| session.refused(&refused, now))??;
-        }
-        // Whoever deleted the session meanwhile has removed the subscriptions, too.
-        let is_over = self
-            .with(Session::row)??
-            .is_none_or(|now| now.generation != row.generation || now.phase != Phase::Live);
-        if is_over {
-            outcomes.fill(Outcome::Refused(SessionRefusal::NotFound));
-        }
-        Ok(Joins { outcomes, expires_at })
-    }
-
-    async fn join(&self, joining: &Joining, from: &str) -> Result<Subscribed, NoAnswer> {
-        if joining.is_repeated {
-            // Nobody knows where the earlier one is: wherever it is, it comes too late.
-            let question = DetachLink {
-                session: joining.generation,
-                source: joining.source.clone(),
-                generation: None,
-                first: joining.epoch,
-                epoch: SubscriptionEpoch(joining.epoch.0.saturating_sub(1)),
-            };
-            self.ask(&self.stream(), &question).await?;
-        }
-        let question = Subscribe {
-            session: self.id().to_owned(),
-            generation: joining.generation,
-            epoch: joining.epoch,
-            known: joining.known,
-            from: from.to_owned(),
-        };
-        self.ask(&Address::Subscription(joining.source.clone()), &question).await
     }
 
     /// Ends a subscription. `false`: there was none.
@@ -550,12 +481,6 @@ impl<L: Ledger, P: Peers> SessionServer<L, P> {
     }
 }
 
-/// What came of joining sources.
-struct Joins {
-    outcomes: Vec<Outcome<()>>,
-    expires_at: Option<UnixMillis>,
-}
-
 /// What a repeated PUT asks for that the session is not.
 fn difference(row: &SessionRow, wish: &PutSession) -> Option<&'static str> {
     let content_type = wish.content_type.as_deref();
@@ -572,17 +497,5 @@ fn is_same_media_type(one: &str, other: &str) -> bool {
     match (ContentType::parse(one), ContentType::parse(other)) {
         (Ok(one), Ok(other)) => one.same_media_type(&other),
         _ => false,
-    }
-}
-
-fn refusal_of(answer: Subscribed) -> SessionRefusal {
-    match answer {
-        Subscribed::Source(refusal) => SessionRefusal::Source(refusal),
-        Subscribed::SessionGone => SessionRefusal::NotFound,
-        Subscribed::ContentType { session, source } => {
-            SessionRefusal::ContentType { session, source }
-        }
-        Subscribed::Full => SessionRefusal::SourceFull,
-        Subscribed::Live { .. } | Subscribed::Superseded => SessionRefusal::Unavailable,
     }
 }

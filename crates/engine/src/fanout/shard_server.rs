@@ -212,6 +212,7 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
             session: wish.generation,
             link,
             epoch: wish.epoch,
+            first: wish.first,
             start: at.start,
             content_type: content_type.clone(),
         };

@@ -88,11 +88,12 @@ impl<L: Log> Stream<L> {
         Ok(SessionState::Alive { expires_at: self.session_end(now) })
     }
 
-    /// Takes deliveries of a subscription from now on. The same epoch once more changes nothing; an
-    /// older one is superseded. Counts as an access.
+    /// Takes deliveries of a subscription from now on. The same epoch once more changes nothing; a newer
+    /// attempt at the same subscription goes on where that one is; an older one is superseded. Counts as
+    /// an access.
     ///
     /// # Errors
-    /// [`LogError`]; it may have been attached, so ask again.
+    /// [`LogError`]; it was not attached.
     pub fn attach_link(
         &mut self,
         request: &AttachLink,
@@ -115,16 +116,18 @@ impl<L: Log> Stream<L> {
         if is_over || known.is_some_and(|known| request.epoch < known.epoch) {
             return Ok(LinkAttached::Superseded);
         }
-        let mut next = request.start;
-        if let Some(same) = known.filter(|known| known.epoch == request.epoch) {
-            next = same.next.unwrap_or(next);
-        } else {
-            let state = LinkState { epoch: request.epoch, next: Some(request.start) };
+        let same = known.filter(|known| known.epoch >= request.first);
+        let next = same.and_then(|same| same.next).unwrap_or(request.start);
+        // Before it is attached: who hears of a failure is to find nothing changed.
+        self.touch(now)?;
+        if known.is_none_or(|known| known.epoch != request.epoch)
+            && let Some(current) = &mut self.current
+        {
+            let state = LinkState { epoch: request.epoch, next: Some(next) };
             let mut writes = Vec::new();
             plan_link(current, &mut writes, request.link.clone(), state);
             self.commit(writes)?;
         }
-        self.touch(now)?;
         Ok(LinkAttached::Attached { next, expires_at: self.session_end(now) })
     }
 

@@ -43,7 +43,7 @@ fn life(source: &str, generation: u64) -> SourceLife {
 
 fn attach(session: Generation, link: SourceLife, epoch: u64, start: u64) -> AttachLink {
     let (epoch, start) = (SubscriptionEpoch(epoch), Position(start));
-    AttachLink { session, link, epoch, start, content_type: "text/plain".into() }
+    AttachLink { session, link, epoch, first: epoch, start, content_type: "text/plain".into() }
 }
 
 fn delivery(session: Generation, link: SourceLife, epoch: u64, range: [u64; 2]) -> Deliver {
@@ -81,7 +81,7 @@ fn content(stream: &mut Stream<MemoryLog>) -> Vec<u8> {
 
 #[derive(Clone, Debug)]
 enum Operation {
-    Attach { link: SourceLife, epoch: u64, start: u64 },
+    Attach { link: SourceLife, epochs: [u64; 2], start: u64 },
     Detach { source: &'static str, generation: Option<u64>, epoch: u64 },
     Deliver { group: Vec<(SourceLife, u64, u64, u64, bool)> },
     Checkpoint,
@@ -98,8 +98,10 @@ fn operation() -> impl Strategy<Value = Operation> {
     let source = prop::sample::select(&SOURCES[..]);
     let generation = prop::option::of(prop::sample::select(&GENERATIONS[..]));
     prop_oneof![
-        4 => (link(), 0..4_u64, 0..10_u64)
-            .prop_map(|(link, epoch, start)| Operation::Attach { link, epoch, start }),
+        4 => (link(), 0..4_u64, 0..3_u64, 0..10_u64).prop_map(|(link, epoch, attempts, start)| {
+            let epochs = [epoch.saturating_sub(attempts), epoch];
+            Operation::Attach { link, epochs, start }
+        }),
         2 => (source, generation, 0..4_u64).prop_map(|(source, generation, epoch)| {
             Operation::Detach { source, generation, epoch }
         }),
@@ -126,18 +128,18 @@ fn bytes(link: &SourceLife, range: [u64; 2]) -> Vec<u8> {
 }
 
 impl Model {
-    fn attach(&mut self, link: &SourceLife, epoch: u64, start: u64) -> bool {
+    /// Where the link is then; `None`: it is superseded.
+    fn attach(&mut self, link: &SourceLife, [first, epoch]: [u64; 2], start: u64) -> Option<u64> {
         let floor = self.floors.iter().find(|(source, _)| **source == link.source);
         let known = self.links.get(link).copied();
         if floor.is_some_and(|(_, floor)| epoch <= *floor)
             || known.is_some_and(|(newer, _)| newer > epoch)
         {
-            return false;
+            return None;
         }
-        if known.is_none_or(|(known, _)| known < epoch) {
-            self.links.insert(link.clone(), (epoch, start));
-        }
-        true
+        let next = known.filter(|(known, _)| *known >= first).map_or(start, |(_, next)| next);
+        self.links.insert(link.clone(), (epoch, next));
+        Some(next)
     }
 
     fn detach(&mut self, source: &'static str, generation: Option<u64>, epoch: u64) {
@@ -192,10 +194,16 @@ fn perform(
     operation: Operation,
 ) {
     match operation {
-        Operation::Attach { link, epoch, start } => {
-            let expected = model.attach(&link, epoch, start);
-            let attached = stream.attach_link(&attach(session, link, epoch, start), NOW).unwrap();
-            assert_eq!(matches!(attached, LinkAttached::Attached { .. }), expected);
+        Operation::Attach { link, epochs, start } => {
+            let expected = model.attach(&link, epochs, start);
+            let [first, epoch] = epochs;
+            let first = SubscriptionEpoch(first);
+            let request = AttachLink { first, ..attach(session, link, epoch, start) };
+            let next = match stream.attach_link(&request, NOW).unwrap() {
+                LinkAttached::Attached { next, .. } => Some(next.0),
+                _ => None,
+            };
+            assert_eq!(next, expected);
         }
         Operation::Detach { source, generation, epoch } => {
             model.detach(source, generation, epoch);

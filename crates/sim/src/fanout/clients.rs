@@ -328,8 +328,9 @@ fn promise(model: &mut Model, asked: &Asking) -> Check {
     let of_source =
         |((of, at), _): &(&(String, Generation), &mut Link)| of == source && at.0 >= asked.least;
     let mut links: Vec<_> = life.links.iter_mut().filter(of_source).collect();
-    // Whose answer it is cannot be told when several have asked.
-    if !is_alone && links.len() > 1 {
+    // Whose answer it is, and of which life of the source, cannot be told when several have asked.
+    let newer = tails.iter().filter(|(of, _)| *of >= asked.least).count();
+    if !is_alone && (links.len() > 1 || newer > 1) {
         return Ok(());
     }
     let Some(((_, generation), link)) = links.pop() else { return Ok(()) };

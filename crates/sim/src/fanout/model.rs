@@ -268,9 +268,9 @@ impl Model {
     }
 
     /// A link was attached.
-    pub(super) fn attached(&mut self, name: &str, message: &AttachLink) -> Check {
-        let AttachLink { session, link, epoch, start, .. } = message;
-        let (epoch, start) = (epoch.0, start.0);
+    pub(super) fn attached(&mut self, name: &str, message: &AttachLink, next: Position) -> Check {
+        let AttachLink { session, link, epoch, first, .. } = message;
+        let (epoch, start) = (epoch.0, next.0);
         let source = self.sources.get(&link.source).and_then(|of| of.get(&link.generation));
         let aligned = source.is_some_and(|source| {
             let length = source.bytes.len() as u64;
@@ -295,9 +295,14 @@ impl Model {
             Some(known) => {
                 ensure!(known.epoch < epoch, Answer, "{name}: {epoch} replaces {known:?}");
                 let goes_on = known.next == start;
-                let skips = known.is_promised && !goes_on;
+                // Nothing twice because of a repetition, whether somebody has heard of it or not.
+                let skips = (known.is_promised || known.epoch >= first.0) && !goes_on;
                 ensure!(!skips, Delivered, "{name}: {link:?} {known:?} begins anew at {start}");
                 fresh.is_promised = known.is_promised;
+                if known.epoch >= first.0 {
+                    // Whoever asked for it first said where it begins.
+                    fresh.number = 0;
+                }
             }
             None => {}
         }

@@ -86,8 +86,8 @@ pub(super) fn serve(
             let question: AttachLink = from_json(body)?;
             let answer = stream.borrow_mut().attach_link(&question, now);
             hub.judge(saw(hub, address, stream));
-            if matches!(answer, Ok(LinkAttached::Attached { .. })) {
-                hub.judge(hub.model.borrow_mut().attached(name(address), &question));
+            if let Ok(LinkAttached::Attached { next, .. }) = answer {
+                hub.judge(hub.model.borrow_mut().attached(name(address), &question, next));
             }
             answer.map(|answer| to_json(&answer))
         }

@@ -5,7 +5,7 @@ use std::future::{pending, ready};
 
 use futures::executor::block_on;
 use protocol::fanout::{
-    Deliver, Delivered, LifeState, Message, Nudge, PutSession, QueueMessage, Subscribe,
+    Deliver, Delivered, LifeState, Message, Nudge, PutSession, QueueMessage, Subscribe, Wish,
 };
 use protocol::offset::Position;
 use protocol::time::UnixMillis;
@@ -55,6 +55,10 @@ fn session_bounds() -> SessionBounds {
     SessionBounds { ttl_seconds: 60, subscriptions_max: 9, concurrency: 9, deadline_ms: 9 }
 }
 
+fn wish() -> Wish {
+    Wish { source: SOURCE.to_owned(), from: "now".into() }
+}
+
 impl World {
     fn shard<T>(&self, shard: ShardId, step: impl FnOnce(&mut Shard<MemoryRoster>) -> T) -> T {
         let open = || {
@@ -77,8 +81,7 @@ impl World {
 
     /// The session notes that it wants the source, and the root where it goes.
     fn begin(&self, id: &str) -> (Joining, ShardId) {
-        let sources = [SOURCE.to_owned()];
-        let joining = self.session(id, |session| session.begin_joins(&sources, NOW)).unwrap();
+        let joining = self.session(id, |session| session.begin_joins(&[wish()], NOW)).unwrap();
         let joining = joining.into_iter().flatten().next().unwrap();
         let placed = self.shard(ShardId::ROOT, |root| root.place(id, joining.epoch, NOW)).unwrap();
         match placed {
@@ -94,6 +97,7 @@ impl World {
             session: id.to_owned(),
             generation: joining.generation,
             epoch: joining.epoch,
+            first: joining.first,
             known: None,
             from: "now".into(),
         };
@@ -279,8 +283,7 @@ fn whoever_is_on_the_way_out_on_either_side_is_leaving() {
 fn whoever_is_being_made_is_live() {
     let world = World::default();
     world.subscribe("a");
-    let sources = [SOURCE.to_owned()];
-    world.session("a", |session| session.begin_joins(&sources, NOW)).unwrap();
+    world.session("a", |session| session.begin_joins(&[wish()], NOW)).unwrap();
     assert_eq!(world.state("a"), Some(SubscriberState::Live));
 }
 

@@ -13,7 +13,7 @@ use protocol::fanout::SubscriptionEpoch;
 use protocol::offset::Generation;
 use protocol::time::UnixMillis;
 
-use super::{Ledger, LedgerWrite, Phase, SessionRow, Step, SubscriptionRow};
+use super::{Begun, Ledger, LedgerWrite, Phase, SessionRow, Step, SubscriptionRow};
 use crate::fanout::roster::sql::tables::{Fields, Schema, Tables, int, optional_int, small, text};
 use crate::log::LogError;
 use crate::log::sql::{Database, Value};
@@ -25,8 +25,8 @@ static SCHEMA: Schema = Schema {
          envelope INTEGER NOT NULL, epoch INTEGER NOT NULL, due INTEGER, \
          attempts INTEGER NOT NULL)",
         "CREATE TABLE subscriptions (generation INTEGER NOT NULL, source TEXT NOT NULL, \
-         live INTEGER, step INTEGER NOT NULL, epoch INTEGER, attempts INTEGER NOT NULL, \
-         due INTEGER, PRIMARY KEY (generation, source)) WITHOUT ROWID",
+         live INTEGER, step INTEGER NOT NULL, epoch INTEGER, since INTEGER, \
+         first INTEGER, start TEXT, attempts INTEGER NOT NULL, due INTEGER, PRIMARY KEY (generation, source)) WITHOUT ROWID",
     ],
     last: "subscriptions",
 };
@@ -63,8 +63,8 @@ impl<D: Database> Ledger for SqlLedger<D> {
     }
 
     fn subscriptions(&self) -> Result<Vec<SubscriptionRow>, LogError> {
-        let sql = "SELECT generation, source, live, step, epoch, attempts, due \
-                   FROM subscriptions ORDER BY generation, source";
+        let sql = "SELECT generation, source, live, step, epoch, since, first, start, \
+                   attempts, due FROM subscriptions ORDER BY generation, source";
         self.tables.rows("subscriptions", sql, vec![], subscription_of)
     }
 }
@@ -93,15 +93,19 @@ fn store<D: Database>(database: &mut D, write: LedgerWrite) -> Result<(), LogErr
                 Step::Leaving(epoch) => (LEAVING, int(epoch.0)),
                 Step::Undoing(epoch) => (UNDOING, int(epoch.0)),
             };
+            let begun = row.begun.as_ref();
             database.execute(
                 "INSERT OR REPLACE INTO subscriptions (generation, source, live, step, epoch, \
-                 attempts, due) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                 since, first, start, attempts, due) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 vec![
                     int(row.generation.0),
                     text(&row.source),
                     optional_int(row.live.map(|epoch| epoch.0)),
                     int(step),
                     epoch,
+                    optional_int(begun.map(|begun| begun.since.0)),
+                    optional_int(begun.map(|begun| begun.first.0)),
+                    begun.map_or(Value::Null, |begun| text(&begun.from)),
                     small(row.attempts),
                     optional_int(row.due.map(|due| due.0)),
                 ],
@@ -145,7 +149,17 @@ fn subscription_of<B>(fields: &mut Fields<B>) -> Option<SubscriptionRow> {
             (UNDOING, Some(epoch)) => Step::Undoing(epoch),
             _ => return None,
         },
+        begun: begun_of(fields)?,
         attempts: fields.small()?,
         due: fields.optional_int()?.map(UnixMillis),
     })
+}
+
+fn begun_of<B>(fields: &mut Fields<B>) -> Option<Option<Begun>> {
+    let (since, first) = (fields.optional_int()?, fields.optional_int()?);
+    match (since.map(SubscriptionEpoch), first.map(SubscriptionEpoch), fields.optional_text()?) {
+        (Some(since), Some(first), Some(from)) => Some(Some(Begun { since, first, from })),
+        (None, None, None) => Some(None),
+        _ => None,
+    }
 }

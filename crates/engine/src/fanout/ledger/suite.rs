@@ -9,7 +9,7 @@ use protocol::fanout::SubscriptionEpoch;
 use protocol::offset::Generation;
 use protocol::time::UnixMillis;
 
-use super::{Ledger, LedgerWrite, Phase, SessionRow, Step, SubscriptionRow};
+use super::{Begun, Ledger, LedgerWrite, Phase, SessionRow, Step, SubscriptionRow};
 use crate::log::LogError;
 
 /// The largest number that every implementation stores exactly.
@@ -80,6 +80,7 @@ fn subscription(generation: u64, source: &str) -> SubscriptionRow {
         source: source.to_owned(),
         live: Some(SubscriptionEpoch(2)),
         step: Step::Settled,
+        begun: None,
         attempts: 0,
         due: None,
     }
@@ -137,12 +138,17 @@ fn subscriptions_round_trip<L: Ledger>(mut ledger: L) {
         .chain(epochs.map(Step::Undoing));
     let lives = || [None].into_iter().chain(epochs.map(Some));
     let ends = [(0, None), (1, Some(UnixMillis(0))), (u32::MAX, Some(UnixMillis(NUMBER_MAX)))];
+    let begun = |epoch| {
+        let (since, first) = (SubscriptionEpoch(epoch), SubscriptionEpoch(NUMBER_MAX));
+        Begun { since, first, from: "-1".into() }
+    };
     for step in steps {
         for live in lives() {
             for (attempts, due) in ends {
                 let row = SubscriptionRow {
                     live,
                     step,
+                    begun: due.map(|due| begun(due.0)),
                     attempts,
                     due,
                     ..subscription(NUMBER_MAX, "p/s")

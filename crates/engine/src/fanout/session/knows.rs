@@ -22,6 +22,7 @@ impl<L: Ledger> Session<L> {
             Step::Leaving(last) if *epoch <= last => Known::Leaving,
             Step::Joining(joining) if *epoch == joining => Known::Joining,
             _ if row.live == Some(*epoch) => Known::Live,
+            Step::Undoing(last) if *epoch <= last => Known::Leaving,
             // Whoever removes a subscription removes all earlier ones.
             _ if row.epochs().any(|newer| newer > *epoch) => Known::Leaving,
             _ => Known::Unknown,
@@ -57,6 +58,7 @@ mod tests {
                 source: "p/a".into(),
                 live: live.map(SubscriptionEpoch),
                 step: *step,
+                begun: None,
                 attempts: 0,
                 due: None,
             };

@@ -5,39 +5,40 @@
 //! (none) ───────────► Joining ─────────► Settled ──begin_leaving──► Leaving ──► (none)
 //!                        │ ▲                │ ▲
 //!       nobody knows, or │ └── begin_joins ─┘ │ the live one stays
-//!       refused          └──► Undoing ────────┘      (Leaving, if none was live)
+//!       refused          └──► Undoing ────────┘      (none, if none was live)
 //! ```
 
-use protocol::fanout::SubscriptionEpoch;
+use protocol::fanout::{SubscriptionEpoch, Wish};
 use protocol::offset::Generation;
 use protocol::time::UnixMillis;
 
 use super::{Joining, Leaving, PATIENCE_MS, Session, leaving_of};
-use crate::fanout::ledger::{Ledger, LedgerWrite, SessionRow, Step, SubscriptionRow};
+use crate::fanout::ledger::{Begun, Ledger, LedgerWrite, SessionRow, Step, SubscriptionRow};
 use crate::fanout::pause_ms;
 use crate::log::LogError;
 
 impl<L: Ledger> Session<L> {
     /// Notes subscriptions that are about to be made, each with an epoch of its own. `None` for one that
-    /// the session has no room for.
+    /// the session has no room for. One that has been tried before, to begin at the same place, goes on
+    /// where that attempt is, if anything came of it: no message is there twice because of a repetition.
     ///
     /// # Errors
     /// [`LogError`].
     pub fn begin_joins(
         &mut self,
-        sources: &[String],
+        wishes: &[Wish],
         now: UnixMillis,
     ) -> Result<Vec<Option<Joining>>, LogError> {
         self.settle()?;
-        let Some(row) = self.row.clone() else { return Ok(vec![None; sources.len()]) };
+        let Some(row) = self.row.clone() else { return Ok(vec![None; wishes.len()]) };
         let generation = row.generation;
         let first = (generation, String::new());
         let rows = self.subscriptions.range(first..);
         let mut count = rows.take_while(|((of, _), _)| *of == generation).count() as u64;
         let mut epoch = row.epoch;
         let mut writes = Vec::new();
-        let mut joinings = Vec::with_capacity(sources.len());
-        for source in sources {
+        let mut joinings = Vec::with_capacity(wishes.len());
+        for Wish { source, from } in wishes {
             let key = (generation, source.clone());
             let before = self.subscriptions.get(&key);
             if before.is_none() && count >= self.bounds.subscriptions_max {
@@ -49,18 +50,26 @@ impl<L: Ledger> Session<L> {
             let is_leaving = before.is_some_and(|row| matches!(row.step, Step::Leaving(_)));
             let known = before.and_then(|row| row.live).filter(|_| !is_leaving);
             let is_repeated = before.is_some_and(|row| row.step != Step::Settled);
+            let begun = before.and_then(|row| row.begun.as_ref());
+            let is_joining = before.is_some_and(|row| matches!(row.step, Step::Joining(_)));
+            let same = begun.filter(|begun| is_joining && begun.from == *from);
+            let first = same.map_or(epoch, |same| same.first);
+            // What is being removed is to be removed whatever comes of this.
+            let none = if is_leaving { SubscriptionEpoch(0) } else { epoch };
+            let since = begun.map_or(none, |begun| begun.since);
             let row = SubscriptionRow {
                 generation,
                 source: source.clone(),
                 live: known,
                 step: Step::Joining(epoch),
+                begun: Some(Begun { since, first, from: from.clone() }),
                 attempts: 0,
                 due: Some(now.saturating_add_ms(PATIENCE_MS)),
             };
             writes.push(LedgerWrite::Subscription(row.clone()));
             self.subscriptions.insert(key, row);
             let source = source.clone();
-            joinings.push(Some(Joining { generation, source, epoch, known, is_repeated }));
+            joinings.push(Some(Joining { generation, source, epoch, first, known, is_repeated }));
         }
         self.row = Some(SessionRow { epoch, ..row });
         self.commit(writes, now)?;
@@ -81,6 +90,7 @@ impl<L: Ledger> Session<L> {
         let settled = |row: &SubscriptionRow, epoch| SubscriptionRow {
             live: if row.step == Step::Joining(epoch) { Some(epoch) } else { row.live },
             step: Step::Settled,
+            begun: None,
             attempts: 0,
             due: None,
             ..row.clone()
@@ -101,6 +111,7 @@ impl<L: Ledger> Session<L> {
     pub fn refused(&mut self, refused: &[Joining], now: UnixMillis) -> Result<(), LogError> {
         let settled = |row: &SubscriptionRow, _| SubscriptionRow {
             step: Step::Settled,
+            begun: None,
             attempts: 0,
             due: None,
             ..row.clone()
@@ -114,7 +125,7 @@ impl<L: Ledger> Session<L> {
             let key = (joining.generation, joining.source.clone());
             let Some(row) = self.subscriptions.get_mut(&key) else { continue };
             if row.step == Step::Joining(joining.epoch) {
-                row.step = undone(row.live, joining.epoch);
+                row.step = Step::Undoing(joining.epoch);
                 row.due = Some(now);
                 writes.push(LedgerWrite::Subscription(row.clone()));
             }
@@ -165,6 +176,7 @@ impl<L: Ledger> Session<L> {
         let epoch = SubscriptionEpoch(row.epoch.0.saturating_add(1).max(now.0));
         let subscription = SubscriptionRow {
             step: Step::Leaving(epoch),
+            begun: None,
             attempts: 0,
             due: Some(now.saturating_add_ms(PATIENCE_MS)),
             ..before.clone()
@@ -206,8 +218,8 @@ impl<L: Ledger> Session<L> {
         if ![Step::Leaving(leaving.last), Step::Undoing(leaving.last)].contains(&row.step) {
             return Ok(());
         }
-        if is_removed && let Step::Undoing(_) = row.step {
-            (row.step, row.attempts, row.due) = (Step::Settled, 0, None);
+        if is_removed && row.live.is_some() && matches!(row.step, Step::Undoing(_)) {
+            (row.step, row.begun, row.attempts, row.due) = (Step::Settled, None, 0, None);
             let row = row.clone();
             return self.commit(vec![LedgerWrite::Subscription(row)], now);
         }
@@ -239,6 +251,7 @@ impl<L: Ledger> Session<L> {
         if row.step == Step::Joining(epoch) {
             // It has ended before the session has heard that it was made.
             row.step = Step::Settled;
+            row.begun = None;
             row.due = None;
             row.live = row.live.or(Some(epoch));
         }
@@ -255,17 +268,9 @@ impl<L: Ledger> Session<L> {
             // What is under way goes on, and does not fall back to what has ended.
             Step::Joining(_) | Step::Leaving(_) | Step::Undoing(_) => {
                 row.live = None;
-                if let Step::Undoing(last) = row.step {
-                    row.step = Step::Leaving(last);
-                }
                 let row = row.clone();
                 self.commit(vec![LedgerWrite::Subscription(row)], now)
             }
         }
     }
-}
-
-/// What becomes of joins up to an epoch that nobody knows the end of.
-pub(super) fn undone(live: Option<SubscriptionEpoch>, last: SubscriptionEpoch) -> Step {
-    if live.is_some() { Step::Undoing(last) } else { Step::Leaving(last) }
 }

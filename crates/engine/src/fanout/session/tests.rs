@@ -1,5 +1,7 @@
 //! Joins that overlap, repeat, and end before they have begun: what the simulator found.
 
+use protocol::fanout::Wish;
+
 use super::*;
 use crate::fanout::ledger::memory::MemoryLedger;
 
@@ -17,7 +19,12 @@ fn session() -> Session<MemoryLedger> {
 }
 
 fn begin(session: &mut Session<MemoryLedger>) -> Joining {
-    session.begin_joins(&[SOURCE.to_owned()], NOW).unwrap().remove(0).unwrap()
+    begin_from(session, "-1")
+}
+
+fn begin_from(session: &mut Session<MemoryLedger>, from: &str) -> Joining {
+    let wish = Wish { source: SOURCE.to_owned(), from: from.to_owned() };
+    session.begin_joins(&[wish], NOW).unwrap().remove(0).unwrap()
 }
 
 fn join(session: &mut Session<MemoryLedger>, joining: &Joining) -> bool {
@@ -39,13 +46,41 @@ fn the_newer_of_two_joins_decides() {
 }
 
 #[test]
+fn a_join_that_is_repeated_goes_on_where_the_first_attempt_is() {
+    let mut session = session();
+    let (first, second) = (begin(&mut session), begin(&mut session));
+    let mut session = Session::open(session.into_ledger(), BOUNDS, NOW).unwrap();
+    let third = begin(&mut session);
+    assert_eq!([first.first, second.first, third.first], [first.epoch; 3]);
+    // Who wants to begin elsewhere repeats nothing.
+    let elsewhere = begin_from(&mut session, "now");
+    assert_eq!(elsewhere.first, elsewhere.epoch);
+    // Nor does who subscribes again when the attempts are settled, undone or over.
+    assert!(join(&mut session, &elsewhere));
+    let settled = begin_from(&mut session, "now");
+    assert_eq!((settled.first, settled.known), (settled.epoch, Some(elsewhere.epoch)));
+    session.begin_duties(9, UnixMillis(NOW.0 + PATIENCE_MS)).unwrap();
+    let undone = begin_from(&mut session, "now");
+    assert_eq!((undone.first, undone.known), (undone.epoch, Some(elsewhere.epoch)));
+    session.begin_leaving(SOURCE, NOW).unwrap();
+    let left = begin_from(&mut session, "now");
+    assert_eq!((left.first, left.known), (left.epoch, None));
+    // What was being left is, even if this one comes to nothing.
+    session.refused(&[left], NOW).unwrap();
+    let leaving = session.begin_duties(9, NOW).unwrap().leaving.remove(0);
+    assert_eq!(leaving.first, SubscriptionEpoch(0));
+}
+
+#[test]
 fn a_refusal_does_not_forget_an_earlier_join() {
     let mut session = session();
-    let (_, second) = (begin(&mut session), begin(&mut session));
+    let (first, second) = (begin(&mut session), begin_from(&mut session, "now"));
     session.refused(std::slice::from_ref(&second), NOW).unwrap();
-    assert_eq!(step(&session), Some((None, Step::Leaving(second.epoch))));
+    assert_eq!(step(&session), Some((None, Step::Undoing(second.epoch))));
     let leaving = session.begin_duties(9, NOW).unwrap().leaving.remove(0);
-    assert_eq!((leaving.first, leaving.last), (SubscriptionEpoch(0), second.epoch));
+    assert_eq!((leaving.first, leaving.last), (first.epoch, second.epoch));
+    session.end_leaving(&leaving, true, NOW).unwrap();
+    assert_eq!(step(&session), None);
 }
 
 #[test]
@@ -56,7 +91,7 @@ fn what_is_undone_is_not_what_is_live() {
     let second = begin(&mut session);
     let late = UnixMillis(NOW.0 + PATIENCE_MS);
     let leaving = session.begin_duties(9, late).unwrap().leaving.remove(0);
-    assert_eq!((leaving.first.0, leaving.last), (first.epoch.0 + 1, second.epoch));
+    assert_eq!((leaving.first, leaving.last), (second.epoch, second.epoch));
     // Its answer comes after all.
     assert!(!join(&mut session, &second));
     session.end_leaving(&leaving, true, late).unwrap();

@@ -121,11 +121,16 @@ impl<B> Fields<B> {
         }
     }
 
-    pub(crate) fn text(&mut self) -> Option<String> {
+    pub(crate) fn optional_text(&mut self) -> Option<Option<String>> {
         match self.0.next()? {
-            Value::Text(value) => Some(value),
-            Value::Null | Value::Integer(_) | Value::Blob(_) => None,
+            Value::Text(value) => Some(Some(value)),
+            Value::Null => Some(None),
+            Value::Integer(_) | Value::Blob(_) => None,
         }
+    }
+
+    pub(crate) fn text(&mut self) -> Option<String> {
+        self.optional_text()?
     }
 }
 
