@@ -386,7 +386,7 @@ pub enum Subscribed {
 }
 
 /// Subscriptions of a session end: those with epochs from `first` to `last`. Sent to the root, and on to
-/// the shard.
+/// the shard. Of none, if `last` is before `first`: it asks what the shard has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remove {
     /// Id of the session.
@@ -401,7 +401,7 @@ message!(Remove, "remove", Removed);
 /// The answer to [`Remove`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removed {
-    /// The highest epoch of the session that the shard still delivers to.
+    /// The highest epoch of the session that the shard still delivers to, or is about to.
     pub remaining: Option<SubscriptionEpoch>,
 }
 

@@ -34,7 +34,7 @@ fn seeds_hold_every_invariant() {
 /// overlap, are repeated, refused or late.
 #[test]
 fn seeds_that_failed_pass() {
-    for seed in [2898, 3686, 4023, 7225, 7416, 8288, 8370] {
+    for seed in [2796, 2898, 3686, 4023, 7225, 7416, 8288, 8370, 38395] {
         let failure = outcome(seed, Bug::None, false).failure;
         assert!(failure.is_none(), "{}", failure.unwrap());
     }

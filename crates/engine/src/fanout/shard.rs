@@ -73,7 +73,7 @@ pub struct Shard<R> {
     /// When the alarm goes off, as far as this instance knows.
     alarm: Option<UnixMillis>,
     /// Sessions that are being added, and how often: until they are, their life is not dropped.
-    pub(super) joins: BTreeMap<String, u32>,
+    pub(super) joins: BTreeMap<String, members::Joins>,
     /// Epochs that were removed while sessions were being added.
     removed: BTreeMap<String, SubscriptionEpoch>,
     /// Memory does not match the rows: a commit failed.

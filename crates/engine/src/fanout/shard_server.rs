@@ -15,7 +15,7 @@ use std::pin::pin;
 
 use protocol::fanout::{
     AttachLink, AttachShard, Join, Left, LinkAttached, Remove, Removed, ShardAttached, ShardId,
-    SourceLife, SourceRefusal, Subscribe, Subscribed,
+    SourceLife, SourceRefusal, Subscribe, Subscribed, SubscriptionEpoch,
 };
 
 use super::directory::Placed;
@@ -155,10 +155,11 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
         let answer = self.peers.ask(&self.names.shard(shard), &Join(wish.clone())).await?;
         let is_taken = matches!(&answer, Subscribed::Live { epoch, .. } if *epoch == wish.epoch);
         if !is_taken {
-            // Only the shard knows what it has of the session now.
+            // Only the shard knows what it has of the session now. Nothing is removed: the same question
+            // may have been asked twice, and taken once.
             let Subscribe { session, epoch, .. } = wish.clone();
-            let gone = Remove { session, first: epoch, last: epoch };
-            self.remove_at(shard, &gone).await?;
+            let first = SubscriptionEpoch(epoch.0.saturating_add(1));
+            self.remove_at(shard, &Remove { session, first, last: epoch }).await?;
         }
         Ok(answer)
     }
@@ -177,7 +178,7 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
     /// # Errors
     /// [`ServeError`]: whether the subscription was made is not known.
     pub async fn join(&self, wish: &Subscribe) -> Result<Subscribed, ServeError> {
-        self.with(|shard| shard.begin_join(&wish.session))?;
+        self.with(|shard| shard.begin_join(&wish.session, wish.epoch))?;
         // However this ends: a join that is never over would keep every source waiting.
         let _end = Undo(Some(|| {
             let _ = self.with(|shard| shard.end_join(&wish.session));
@@ -206,6 +207,9 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
             }
             Some(epoch) if epoch > wish.epoch => return Ok(Subscribed::Superseded),
             _ => {}
+        }
+        if self.with(|shard| shard.is_of_another_life(&wish.session, wish.epoch, at.source))?? {
+            return Ok(Subscribed::Superseded);
         }
         let link = SourceLife { source: self.names.source.clone(), generation: at.source };
         let question = AttachLink {

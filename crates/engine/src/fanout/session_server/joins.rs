@@ -98,9 +98,10 @@ impl<L: Ledger, P: Peers> SessionServer<L, P> {
         let source = Address::Subscription(joining.source.clone());
         let answer = self.ask(&source, &question).await?;
         if !matches!(answer, Subscribed::Live { .. }) {
-            // Whatever was attached before it was refused goes, and the question has no effect if it
-            // comes once more.
-            self.detach(&joining.up_to(joining.epoch)).await?;
+            // Whatever came of it before it was refused goes, and it has no effect if it comes once more.
+            let refused = joining.up_to(joining.epoch);
+            self.detach(&refused).await?;
+            self.remove(&refused).await?;
         }
         Ok(answer)
     }

@@ -20,6 +20,14 @@ pub struct Start {
     pub tail: Position,
 }
 
+/// Joins of one session that are under way.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Joins {
+    count: u32,
+    /// The highest epoch among them.
+    last: SubscriptionEpoch,
+}
+
 /// What became of a join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Joined {
@@ -31,16 +39,17 @@ pub enum Joined {
 
 impl<R: Roster> Shard<R> {
     /// A session is about to be added. To be answered with [`Shard::end_join`].
-    pub fn begin_join(&mut self, session: &str) {
-        let count = self.joins.entry(session.to_owned()).or_default();
-        *count = count.saturating_add(1);
+    pub fn begin_join(&mut self, session: &str, epoch: SubscriptionEpoch) {
+        let joins = self.joins.entry(session.to_owned()).or_default();
+        joins.count = joins.count.saturating_add(1);
+        joins.last = joins.last.max(epoch);
     }
 
     /// That is over, whatever came of it.
     pub fn end_join(&mut self, session: &str) {
-        if let Some(count) = self.joins.get_mut(session) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
+        if let Some(joins) = self.joins.get_mut(session) {
+            joins.count = joins.count.saturating_sub(1);
+            if joins.count == 0 {
                 self.joins.remove(session);
                 self.removed.remove(session);
             }
@@ -60,6 +69,23 @@ impl<R: Roster> Shard<R> {
         let member = self.members.get(&(source, session.to_owned()));
         let live = member.filter(|member| !matches!(member.row.place, Place::Leaving { .. }));
         Ok(live.map(|member| member.row.epoch))
+    }
+
+    /// Whether a session is, or was, a member with this epoch for another life of the source: a subscription
+    /// is of one life, and a question that comes twice may find the next one.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn is_of_another_life(
+        &mut self,
+        session: &str,
+        epoch: SubscriptionEpoch,
+        source: Generation,
+    ) -> Result<bool, LogError> {
+        self.settle()?;
+        let others = self.lives.keys().filter(|other| **other != source);
+        let mut members = others.filter_map(|of| self.members.get(&(*of, session.to_owned())));
+        Ok(members.any(|member| member.row.epoch == epoch))
     }
 
     /// Whether a life of the source is known to be over.
@@ -105,7 +131,9 @@ impl<R: Roster> Shard<R> {
         }
         let key = (at.source, wish.session.clone());
         let known = self.members.get(&key).map(|member| member.row.epoch);
-        if known.is_some_and(|known| known > wish.epoch) {
+        if known.is_some_and(|known| known > wish.epoch)
+            || self.is_of_another_life(&wish.session, wish.epoch, at.source)?
+        {
             return Ok(Joined::Removed);
         }
         let mut writes = Vec::new();
@@ -147,12 +175,16 @@ impl<R: Roster> Shard<R> {
         now: UnixMillis,
     ) -> Result<Removed, LogError> {
         self.settle()?;
-        if self.joins.contains_key(session) {
-            let known = self.removed.entry(session.to_owned()).or_default();
-            *known = last.max(*known);
+        let mut remaining = None;
+        if let Some(joins) = self.joins.get(session).copied() {
+            let mut removed = self.removed.get(session).copied().unwrap_or_default();
+            if first <= last {
+                removed = removed.max(last);
+                self.removed.insert(session.to_owned(), removed);
+            }
+            remaining = Some(joins.last).filter(|coming| *coming > removed);
         }
         let mut writes = Vec::new();
-        let mut remaining = None;
         for source in self.sources() {
             let key = (source, session.to_owned());
             let Some(member) = self.members.get(&key) else { continue };
