@@ -34,6 +34,8 @@ use crate::log::LogError;
 const OVERDUE_MS: u64 = 60_000;
 /// When the alarm looks after something that a request has begun: longer than the request takes.
 const PATIENCE_MS: u64 = 30_000;
+/// An alarm that goes off so much too early is set anew: the object would be woken for nothing.
+const IDLE_MS: u64 = 60_000;
 /// How long after its end a session's stream is asked whether that has come.
 const EXPIRY_SLACK_MS: u64 = 1_000;
 
@@ -381,7 +383,8 @@ impl<L: Ledger> Session<L> {
         self.commit(vec![LedgerWrite::Session(row)], now)
     }
 
-    /// Commits, and sets the alarm in the same transaction if it has to go off earlier than it would.
+    /// Commits, and sets the alarm in the same transaction if it has to go off earlier than it would, or
+    /// would find nothing to do for long.
     fn commit(&mut self, mut writes: Vec<LedgerWrite>, now: UnixMillis) -> Result<(), LogError> {
         let drops = |write: &LedgerWrite| matches!(write, LedgerWrite::DropSubscription { .. });
         if let Some(row) = self.row.as_ref().filter(|_| writes.iter().any(drops)) {
@@ -390,7 +393,9 @@ impl<L: Ledger> Session<L> {
         }
         if let Some(due) = self.due() {
             let due = due.max(now);
-            if self.alarm.is_none_or(|alarm| due < alarm) {
+            let is_idle =
+                |alarm: UnixMillis| !writes.is_empty() && alarm.saturating_add_ms(IDLE_MS) < due;
+            if self.alarm.is_none_or(|alarm| due < alarm || is_idle(alarm)) {
                 self.alarm = Some(due);
                 writes.push(LedgerWrite::Alarm(due));
             }

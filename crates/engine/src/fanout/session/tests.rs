@@ -14,7 +14,7 @@ const BOUNDS: SessionBounds =
 fn session() -> Session<MemoryLedger> {
     let mut session = Session::open(MemoryLedger::default(), BOUNDS, NOW).unwrap();
     session.begin_creation(&PutSession::default(), "application/json".into(), NOW).unwrap();
-    session.created(GENERATION, UnixMillis(60_000), NOW).unwrap();
+    session.created(GENERATION, UnixMillis(600_000), NOW).unwrap();
     session
 }
 
@@ -111,4 +111,14 @@ fn what_has_ended_does_not_come_back() {
     session.has_ended(GENERATION, SOURCE, first.epoch, NOW).unwrap();
     assert!(!session.joined(&[(second, first.epoch)], NOW).unwrap()[0]);
     assert_eq!(step(&session), None);
+}
+
+#[test]
+fn nobody_is_woken_for_a_join_that_is_settled() {
+    let mut session = session();
+    let ends = session.ledger().alarm;
+    let joining = begin(&mut session);
+    assert_eq!(session.ledger().alarm, Some(UnixMillis(NOW.0 + PATIENCE_MS)));
+    assert!(join(&mut session, &joining));
+    assert_eq!(session.ledger().alarm, ends);
 }
