@@ -10,7 +10,7 @@ use anyhow::Result;
 
 use crate::build::{self, Profile};
 use crate::paths::Paths;
-use crate::plug::{self, Script};
+use crate::plug::{self, Script, State};
 use crate::setup;
 
 #[derive(clap::Args)]
@@ -58,6 +58,8 @@ pub(crate) fn play(
     if options.no_kill {
         args.push("--no-kill".to_owned());
     }
-    let script = Script { path: "demo/main.mjs", args, port: options.port, vars: Vec::new() };
+    let state = State::Disk;
+    let script =
+        Script { path: "demo/main.mjs", args, port: options.port, vars: Vec::new(), state };
     plug::play(paths, &script, progress, say, |_| ())
 }

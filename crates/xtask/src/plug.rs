@@ -7,9 +7,11 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::Range;
+use std::path::Path;
 use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result};
+use tempfile::TempDir;
 
 use crate::host::{self, Host};
 use crate::paths::Paths;
@@ -20,6 +22,9 @@ use crate::process;
 /// black-box suites have the ports above.
 const PORTS: Range<u16> = 4600..4610;
 
+/// Where Linux has files that are in memory.
+const MEMORY: &str = "/dev/shm";
+
 /// A script below `conformance`.
 pub(crate) struct Script<'a> {
     pub(crate) path: &'a str,
@@ -28,6 +33,29 @@ pub(crate) struct Script<'a> {
     pub(crate) port: Option<u16>,
     /// `KEY=VALUE`: variables of the Worker.
     pub(crate) vars: Vec<String>,
+    /// Where the state of the host is.
+    pub(crate) state: State,
+}
+
+/// Where the state of a host is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// On a disk, where it outlives the host.
+    Disk,
+    /// In memory, if the system has a file system there. For thousands of objects: each makes and deletes
+    /// two files whenever it wakes and sleeps, and ext4 looks at all that were deleted in the last seconds
+    /// for each that is made.
+    Memory,
+}
+
+impl State {
+    fn directory(self) -> Result<TempDir> {
+        let memory = Path::new(MEMORY);
+        Ok(match self {
+            Self::Memory if memory.is_dir() => tempfile::tempdir_in(memory)?,
+            Self::Disk | Self::Memory => tempfile::tempdir()?,
+        })
+    }
 }
 
 /// Runs a script on a host and a state of its own; `true` when it is satisfied. `say` gets the
@@ -39,7 +67,7 @@ pub(crate) fn play(
     mut say: impl FnMut(&str),
     mut ended: impl FnMut(&str),
 ) -> Result<bool> {
-    let state = tempfile::tempdir()?;
+    let state = script.state.directory()?;
     let claim = if script.port.is_none() { Some(Claim::new()?) } else { None };
     let hosting = host::Options {
         port: script.port.or(claim.as_ref().map(|claim| claim.port)).unwrap_or_default(),

@@ -13,7 +13,7 @@ use anyhow::Result;
 use super::kill;
 use crate::build::{self, Profile};
 use crate::paths::Paths;
-use crate::plug::{self, Script};
+use crate::plug::{self, Script, State};
 use crate::setup;
 
 /// Sources with a few subscribers, and such with several shards of them; ranges that are cold.
@@ -85,7 +85,8 @@ pub(crate) fn play(
             VARS.iter().map(|var| (*var).to_owned()).collect(),
         ),
     };
-    let script = Script { path: "soak/fanout.mjs", args, port: None, vars };
+    let state = if wide.is_some() { State::Memory } else { State::Disk };
+    let script = Script { path: "soak/fanout.mjs", args, port: None, vars, state };
     let mut events = BTreeMap::new();
     let is_satisfied =
         plug::play(paths, &script, progress, &mut say, |log| kill::count(log, &mut events))?;

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::build::{self, Profile};
 use crate::paths::Paths;
-use crate::plug::{self, Script};
+use crate::plug::{self, Script, State};
 use crate::setup;
 
 /// Rotation every few appends, objects that are swept soon, and pages of several segments.
@@ -66,6 +66,7 @@ pub(crate) fn play(
         args,
         port: None,
         vars: VARS.iter().map(|var| (*var).to_owned()).collect(),
+        state: State::Disk,
     };
     let mut events = BTreeMap::new();
     let is_satisfied =

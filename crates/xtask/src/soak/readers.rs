@@ -11,7 +11,7 @@ use anyhow::Result;
 use super::kill;
 use crate::build::{self, Profile};
 use crate::paths::Paths;
-use crate::plug::{self, Script};
+use crate::plug::{self, Script, State};
 use crate::setup;
 
 /// Catch-ups that are read from segments, SSE connections that end while the soak lasts, and
@@ -77,6 +77,7 @@ pub(crate) fn play(
         ],
         port: None,
         vars: VARS.iter().map(|var| (*var).to_owned()).collect(),
+        state: State::Disk,
     };
     let mut events = BTreeMap::new();
     let is_satisfied =
