@@ -262,8 +262,8 @@ pub struct AttachLink {
 pub enum LinkAttached {
     /// Deliveries of this epoch are taken. Counts as an access to the session.
     Attached {
-        /// The first position that it lacks: another one than asked for when the question has come
-        /// before.
+        /// The first position that it lacks: another one than asked for when the question, or an
+        /// earlier attempt, has come before.
         next: Position,
         /// When the session ends, if nobody reads it until then.
         expires_at: UnixMillis,
@@ -372,7 +372,7 @@ pub enum Subscribed {
     Source(SourceRefusal),
     /// The session's life is over.
     SessionGone,
-    /// A newer subscription was asked for.
+    /// A newer subscription was asked for, or this one is of another life of the source.
     Superseded,
     /// The content types do not fit.
     ContentType {

@@ -3,8 +3,8 @@
 //! Members never move. A new subscriber gets a place in the first shard that has one, the root first,
 //! so that small sources have no other object. The directory is written before a shard is asked and
 //! cleaned after it has answered: an entry may name a shard that does not have the session, and is
-//! removed with the session's subscription; a shard never has a session that the directory does not
-//! know.
+//! removed with the session's subscription. Of two copies of one question one may be refused and give
+//! the place back that the other takes: it is noted again when that is answered.
 
 use protocol::fanout::{Directory, RollDirectory, ShardId, SubscriptionEpoch};
 use protocol::time::UnixMillis;
@@ -93,6 +93,27 @@ impl<R: Roster> Shard<R> {
             None => self.drop_entry(&entry, now),
             Some(epoch) => self.commit(vec![RosterWrite::Entry(Entry { epoch, ..entry })], now),
         }
+    }
+
+    /// A session is a member of a shard: its place is noted, if it is not any more.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn keep(
+        &mut self,
+        shard: ShardId,
+        session: &str,
+        epoch: SubscriptionEpoch,
+        now: UnixMillis,
+    ) -> Result<(), LogError> {
+        self.settle()?;
+        if self.roster.entry(session)?.is_some() {
+            return Ok(());
+        }
+        let mut writes =
+            vec![RosterWrite::Entry(Entry { session: session.to_owned(), epoch, shard })];
+        self.plan_room(shard, 1, &mut writes)?;
+        self.commit(writes, now)
     }
 
     /// The directory as it is asked for, for operators.

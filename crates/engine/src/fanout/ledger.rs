@@ -96,7 +96,7 @@ pub struct SubscriptionRow {
 /// Attempts at one join. Nobody knows what came of the earlier ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Begun {
-    /// The first of them.
+    /// The first of them; zero if it took over from a removal, which goes on if it comes to nothing.
     pub since: SubscriptionEpoch,
     /// From this one on, all of them are to begin at the same place.
     pub first: SubscriptionEpoch,

@@ -2,14 +2,15 @@
 //!
 //! It orders what happens to the session: it mints the epochs, one larger than the other, by which everybody
 //! else tells old from new. A subscription is noted here before anybody else hears of it, so that none
-//! can be forgotten: what is under way when memory is lost is undone by the alarm.
+//! can be forgotten: what is under way when memory is lost is gone on with when it is asked for again, or undone
+//! by the alarm.
 //!
 //! The session lives as long as its stream, whose end the stream alone knows; the alarm asks it when it
 //! should be over.
 //!
 //! # Invariants
 //! - Whatever subscription any other object may have of this session stands in a row here, until that
-//!   object has confirmed that it has it no more.
+//!   object has confirmed that it has it no more, or the session's stream that it takes nothing of it.
 //! - Rows of an earlier life of the session are only ever removed.
 //!
 //! # Error semantics
@@ -32,8 +33,10 @@ use crate::log::LogError;
 
 /// How long something may be overdue before a fresh instance doubts that the alarm is set.
 const OVERDUE_MS: u64 = 60_000;
-/// When the alarm looks after something that a request has begun: longer than the request takes.
+/// When the alarm looks after something that a request has begun, at least.
 const PATIENCE_MS: u64 = 30_000;
+/// Questions that a request asks one after another for what it has begun, and one more.
+const QUESTIONS: u64 = 5;
 /// An alarm that goes off so much too early is set anew: the object would be woken for nothing.
 const IDLE_MS: u64 = 60_000;
 /// How long after its end a session's stream is asked whether that has come.
@@ -73,11 +76,14 @@ pub struct Joining {
     pub source: String,
     /// The epoch that it will have.
     pub epoch: SubscriptionEpoch,
-    /// The first attempt at it, see [`Begun`](super::ledger::Begun).
+    /// The first attempt of which nobody knows what came, and the first that began at the same place: see
+    /// [`Begun`](super::ledger::Begun).
+    pub since: SubscriptionEpoch,
+    /// See `since`.
     pub first: SubscriptionEpoch,
     /// The epoch that is live already.
     pub known: Option<SubscriptionEpoch>,
-    /// Whether another join was begun before, and it is not known what came of it.
+    /// Whether another join, or a removal, was begun before, and it is not known what came of it.
     pub is_repeated: bool,
 }
 
@@ -88,6 +94,11 @@ impl Joining {
         let Self { generation, source, epoch, .. } = self;
         let (generation, source) = (*generation, source.clone());
         Leaving { generation, source, first: *epoch, last, has_stream: true }
+    }
+
+    /// The removal of every attempt that may have had an effect, up to `last`.
+    pub(super) fn since(&self, last: SubscriptionEpoch) -> Leaving {
+        Leaving { first: self.since, ..self.up_to(last) }
     }
 }
 
@@ -152,6 +163,11 @@ impl<L: Ledger> Session<L> {
     /// What the deployment gives it.
     pub fn bounds(&self) -> SessionBounds {
         self.bounds
+    }
+
+    /// When the alarm looks after something that a request begins now: longer than the request takes.
+    fn patience(&self, now: UnixMillis) -> UnixMillis {
+        now.saturating_add_ms(PATIENCE_MS.max(self.bounds.deadline_ms.saturating_mul(QUESTIONS)))
     }
 
     /// Makes memory match the rows.
@@ -221,7 +237,7 @@ impl<L: Ledger> Session<L> {
             ttl_seconds: wish.ttl_seconds.unwrap_or(self.bounds.ttl_seconds),
             envelope: wish.envelope.unwrap_or(false),
             epoch: before.map_or(SubscriptionEpoch(0), |row| row.epoch),
-            due: Some(now.saturating_add_ms(PATIENCE_MS)),
+            due: Some(self.patience(now)),
             attempts: 0,
         };
         self.store(row.clone(), now)?;
@@ -286,7 +302,7 @@ impl<L: Ledger> Session<L> {
     pub fn begin_ending(&mut self, now: UnixMillis) -> Result<(), LogError> {
         self.settle()?;
         let Some(row) = self.row.clone() else { return Ok(()) };
-        let due = Some(now.saturating_add_ms(PATIENCE_MS));
+        let due = Some(self.patience(now));
         self.store(SessionRow { phase: Phase::Ending, due, attempts: 0, ..row }, now)
     }
 

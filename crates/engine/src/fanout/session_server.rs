@@ -211,7 +211,11 @@ impl<L: Ledger, P: Peers> SessionServer<L, P> {
     /// [`ServeError`]: ask again.
     pub async fn subscribe_all(&self, wish: &SubscribeAll) -> Served<SubscribedAll> {
         let sources = wish.wishes.iter().map(|wish| wish.source.clone()).collect();
-        let _turn = self.joins.take(sources).await;
+        let ms = self.with(|session| session.bounds().deadline_ms)?;
+        let (turn, patience) = (pin!(self.joins.take(sources)), pin!(self.peers.sleep(ms)));
+        let Either::Left((_turn, _)) = select(turn, patience).await else {
+            return Ok(Outcome::Refused(SessionRefusal::Unavailable));
+        };
         // A session may turn out to be over only when it is attached to a source: then there is a new one.
         for _ in 0..2 {
             let (row, is_new, expires_at) = match self.ensure(wish).await? {

@@ -29,6 +29,8 @@ mod deliver;
 mod load;
 pub mod members;
 mod roll;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
@@ -73,7 +75,7 @@ pub struct Shard<R> {
     /// When the alarm goes off, as far as this instance knows.
     alarm: Option<UnixMillis>,
     /// Sessions that are being added, and how often: until they are, their life is not dropped.
-    pub(super) joins: BTreeMap<String, members::Joins>,
+    pub(super) joins: BTreeMap<String, Vec<SubscriptionEpoch>>,
     /// Epochs that were removed while sessions were being added.
     removed: BTreeMap<String, SubscriptionEpoch>,
     /// Memory does not match the rows: a commit failed.

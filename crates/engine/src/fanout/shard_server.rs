@@ -14,8 +14,8 @@ use futures::future::{Either, select};
 use std::pin::pin;
 
 use protocol::fanout::{
-    AttachLink, AttachShard, Join, Left, LinkAttached, Remove, Removed, ShardAttached, ShardId,
-    SourceLife, SourceRefusal, Subscribe, Subscribed, SubscriptionEpoch,
+    AttachLink, AttachShard, DetachLink, Join, Left, LinkAttached, Remove, Removed, ShardAttached,
+    ShardId, SourceLife, SourceRefusal, Subscribe, Subscribed, SubscriptionEpoch,
 };
 
 use super::directory::Placed;
@@ -160,6 +160,10 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
             let Subscribe { session, epoch, .. } = wish.clone();
             let first = SubscriptionEpoch(epoch.0.saturating_add(1));
             self.remove_at(shard, &Remove { session, first, last: epoch }).await?;
+        } else {
+            // Another copy of the question may have been refused meanwhile, and its place given back.
+            let now = self.peers.now();
+            self.with(|root| root.keep(shard, &wish.session, wish.epoch, now))??;
         }
         Ok(answer)
     }
@@ -181,7 +185,7 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
         self.with(|shard| shard.begin_join(&wish.session, wish.epoch))?;
         // However this ends: a join that is never over would keep every source waiting.
         let _end = Undo(Some(|| {
-            let _ = self.with(|shard| shard.end_join(&wish.session));
+            let _ = self.with(|shard| shard.end_join(&wish.session, wish.epoch));
             self.wake();
         }));
         self.attach_both_ends(wish).await
@@ -230,10 +234,19 @@ impl<R: Roster, P: Peers> ShardServer<R, P> {
             }
         };
         let (now, at) = (self.peers.now(), Start { start, ..at });
-        Ok(match self.with(|shard| shard.join(wish, at, now))?? {
-            Joined::Member => Subscribed::Live { epoch: wish.epoch, source: at.source, expires_at },
-            Joined::Removed => Subscribed::Superseded,
-        })
+        match self.with(|shard| shard.join(wish, at, now))?? {
+            Joined::Member => {
+                Ok(Subscribed::Live { epoch: wish.epoch, source: at.source, expires_at })
+            }
+            Joined::Removed => {
+                // Nobody delivers to the link that was just attached.
+                let (session, first) = (wish.generation, wish.epoch);
+                let (source, generation) = (self.names.source.clone(), Some(at.source));
+                let question = DetachLink { session, source, generation, first, epoch: first };
+                self.ask(&stream, &question).await?;
+                Ok(Subscribed::Superseded)
+            }
+        }
     }
 
     /// Subscriptions of a session end.

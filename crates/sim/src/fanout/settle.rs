@@ -145,6 +145,12 @@ fn shard_agrees(hub: &Hub, model: &Model, name: &str, roster: &MemoryRoster) -> 
         let link = life.and_then(|(_, life)| life.links.get(&(source.to_owned(), member.source)));
         let is_live = link.is_some_and(|link| link.epoch == member.epoch.0);
         ensure!(is_live, Residue, "shard {name}: {member:?}, {link:?}");
+        let session = hub.objects.borrow();
+        let session = session.get(&Address::Session(format!("p/{}", member.session)));
+        let is_known = session.is_some_and(|session| session.rows.is_subscribed(source));
+        let is_over = model.sources.get(source).and_then(|lives| lives.get(&member.source));
+        let is_over = is_over.is_none_or(|life| life.ended_at.is_some());
+        ensure!(is_known || is_over, Residue, "shard {name}: {member:?} has no row");
     }
     if shard != ShardId::ROOT {
         return Ok(());

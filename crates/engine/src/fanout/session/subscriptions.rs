@@ -7,12 +7,14 @@
 //!       nobody knows, or │ └── begin_joins ─┘ │ the live one stays
 //!       refused          └──► Undoing ────────┘      (none, if none was live)
 //! ```
+//!
+//! `begin_joins` takes over from Undoing and Leaving as well, with what they were about.
 
 use protocol::fanout::{SubscriptionEpoch, Wish};
 use protocol::offset::Generation;
 use protocol::time::UnixMillis;
 
-use super::{Joining, Leaving, PATIENCE_MS, Session, leaving_of};
+use super::{Joining, Leaving, Session, leaving_of};
 use crate::fanout::ledger::{Begun, Ledger, LedgerWrite, SessionRow, Step, SubscriptionRow};
 use crate::fanout::pause_ms;
 use crate::log::LogError;
@@ -64,12 +66,20 @@ impl<L: Ledger> Session<L> {
                 step: Step::Joining(epoch),
                 begun: Some(Begun { since, first, from: from.clone() }),
                 attempts: 0,
-                due: Some(now.saturating_add_ms(PATIENCE_MS)),
+                due: Some(self.patience(now)),
             };
             writes.push(LedgerWrite::Subscription(row.clone()));
             self.subscriptions.insert(key, row);
             let source = source.clone();
-            joinings.push(Some(Joining { generation, source, epoch, first, known, is_repeated }));
+            joinings.push(Some(Joining {
+                generation,
+                source,
+                epoch,
+                since,
+                first,
+                known,
+                is_repeated,
+            }));
         }
         self.row = Some(SessionRow { epoch, ..row });
         self.commit(writes, now)?;
@@ -178,7 +188,7 @@ impl<L: Ledger> Session<L> {
             step: Step::Leaving(epoch),
             begun: None,
             attempts: 0,
-            due: Some(now.saturating_add_ms(PATIENCE_MS)),
+            due: Some(self.patience(now)),
             ..before.clone()
         };
         let row = SessionRow { epoch, ..row };

@@ -23,15 +23,16 @@ impl<L: Ledger, P: Peers> SessionServer<L, P> {
         row: &SessionRow,
         wishes: &[Wish],
     ) -> Result<Joins, ServeError> {
-        let now = self.peers.now();
-        let joinings = self.with(|session| session.begin_joins(wishes, now))??;
         let max = self.with(|session| session.bounds().subscriptions_max)?;
         let mut outcomes = Vec::with_capacity(wishes.len());
         let mut expires_at = None;
         let at_a_time = usize::try_from(self.with(|session| session.bounds().concurrency)?);
         let at_a_time = at_a_time.unwrap_or(1).max(1);
-        let pairs: Vec<_> = joinings.iter().zip(wishes).collect();
-        for some in pairs.chunks(at_a_time) {
+        for wishes in wishes.chunks(at_a_time) {
+            // Each when it is its turn: the alarm undoes what was begun too long ago.
+            let now = self.peers.now();
+            let joinings = self.with(|session| session.begin_joins(wishes, now))??;
+            let some: Vec<_> = joinings.iter().zip(wishes).collect();
             let asked = some.iter().map(|(joining, wish)| async {
                 match joining {
                     Some(joining) => Some(self.join(joining, &wish.from).await),
@@ -81,10 +82,11 @@ impl<L: Ledger, P: Peers> SessionServer<L, P> {
         Ok(Joins { outcomes, expires_at })
     }
 
+    /// Subscribes to one source.
     async fn join(&self, joining: &Joining, from: &str) -> Result<Subscribed, NoAnswer> {
+        let before = SubscriptionEpoch(joining.epoch.0.saturating_sub(1));
         if joining.is_repeated {
             // Nobody knows where the earlier one is: wherever it is, it comes too late.
-            let before = SubscriptionEpoch(joining.epoch.0.saturating_sub(1));
             self.detach(&joining.up_to(before)).await?;
         }
         let question = Subscribe {
@@ -97,11 +99,19 @@ impl<L: Ledger, P: Peers> SessionServer<L, P> {
         };
         let source = Address::Subscription(joining.source.clone());
         let answer = self.ask(&source, &question).await?;
-        if !matches!(answer, Subscribed::Live { .. }) {
-            // Whatever came of it before it was refused goes, and it has no effect if it comes once more.
-            let refused = joining.up_to(joining.epoch);
-            self.detach(&refused).await?;
-            self.remove(&refused).await?;
+        match &answer {
+            // Links of attempts that came to nothing; this one has taken over its own.
+            Subscribed::Live { epoch, .. } if *epoch == joining.epoch && joining.is_repeated => {
+                self.detach(&joining.since(before)).await?;
+            }
+            Subscribed::Live { epoch, .. } if *epoch == joining.epoch => {}
+            // What it has already stays; this attempt has no effect if it comes once more.
+            Subscribed::Live { .. } => self.detach(&joining.since(joining.epoch)).await?,
+            _ => {
+                let refused = joining.up_to(joining.epoch);
+                self.detach(&refused).await?;
+                self.remove(&refused).await?;
+            }
         }
         Ok(answer)
     }

@@ -20,36 +20,28 @@ pub struct Start {
     pub tail: Position,
 }
 
-/// Joins of one session that are under way.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Joins {
-    count: u32,
-    /// The highest epoch among them.
-    last: SubscriptionEpoch,
-}
-
 /// What became of a join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Joined {
     /// The session is a member.
     Member,
-    /// It was removed meanwhile, or has joined again.
+    /// It was removed meanwhile, has joined again, or is a member for another life of the source.
     Removed,
 }
 
 impl<R: Roster> Shard<R> {
     /// A session is about to be added. To be answered with [`Shard::end_join`].
     pub fn begin_join(&mut self, session: &str, epoch: SubscriptionEpoch) {
-        let joins = self.joins.entry(session.to_owned()).or_default();
-        joins.count = joins.count.saturating_add(1);
-        joins.last = joins.last.max(epoch);
+        self.joins.entry(session.to_owned()).or_default().push(epoch);
     }
 
     /// That is over, whatever came of it.
-    pub fn end_join(&mut self, session: &str) {
+    pub fn end_join(&mut self, session: &str, epoch: SubscriptionEpoch) {
         if let Some(joins) = self.joins.get_mut(session) {
-            joins.count = joins.count.saturating_sub(1);
-            if joins.count == 0 {
+            if let Some(at) = joins.iter().position(|one| *one == epoch) {
+                joins.swap_remove(at);
+            }
+            if joins.is_empty() {
                 self.joins.remove(session);
                 self.removed.remove(session);
             }
@@ -176,13 +168,13 @@ impl<R: Roster> Shard<R> {
     ) -> Result<Removed, LogError> {
         self.settle()?;
         let mut remaining = None;
-        if let Some(joins) = self.joins.get(session).copied() {
+        if let Some(joins) = self.joins.get(session) {
             let mut removed = self.removed.get(session).copied().unwrap_or_default();
             if first <= last {
                 removed = removed.max(last);
                 self.removed.insert(session.to_owned(), removed);
             }
-            remaining = Some(joins.last).filter(|coming| *coming > removed);
+            remaining = joins.iter().copied().filter(|coming| *coming > removed).max();
         }
         let mut writes = Vec::new();
         for source in self.sources() {
