@@ -244,7 +244,7 @@ impl<L: Ledger> Session<L> {
         self.commit(vec![LedgerWrite::Subscription(row)], now)
     }
 
-    /// A source has ended, and with it this subscription. `false`: the session has another one by now.
+    /// A source has ended, and with it this subscription; another one that the session has by now stays.
     ///
     /// # Errors
     /// [`LogError`].
